@@ -1,0 +1,183 @@
+"""The tensors that flow through the model: batches, features, scores, and where an image's pixels went.
+
+Every class is frozen and says its shapes.  `Batch` has its own `to` and `pin_memory`, since Lightning
+refuses to move a frozen dataclass by itself.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int, Int8, Shaped
+from torch import Tensor
+
+IGNORE = -1
+"""A pair in a positives matrix that is neither positive nor negative."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Token ids of some texts, padded to one length."""
+
+    ids: Int[Tensor, "text token"]
+    mask: Bool[Tensor, "text token"]
+    """True where a token is real, False where it is padding."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Tokens":
+        """The same tokens on another device."""
+        return Tokens(
+            ids=self.ids.to(device, non_blocking=non_blocking),
+            mask=self.mask.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> "Tokens":
+        """The same tokens in page-locked memory."""
+        return Tokens(ids=self.ids.pin_memory(), mask=self.mask.pin_memory())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One training step's images and sentences.
+
+    Sentences are packed: `tokens` holds each distinct sentence once, and `sentence` says which of them
+    every (study, sentence) pair uses, so identical sentences cost one text forward and are known to be equal.
+    """
+
+    images: Shaped[Tensor, "image channel height width"]
+    """uint8; the model's own normalisation turns them into floats on the device."""
+    tokens: Tokens
+    """The distinct sentences of the batch, [unique token]."""
+    sentence: Int[Tensor, "text"]
+    """Row of `tokens` each text uses."""
+    owner: Int[Tensor, "text"]
+    """Index, within the batch, of the study each text belongs to."""
+    study: Int[Tensor, "image"]
+    """Index, within the batch, of the study each image belongs to."""
+    keys: tuple[str, ...]
+    """Shard keys of the studies, in the order `owner` and `study` count them."""
+    position: int
+    """How many batches of this epoch come before this one; what a checkpoint needs to go on after it."""
+
+    @property
+    def num_images(self) -> int:
+        """How many images the batch holds."""
+        return int(self.images.shape[0])
+
+    def positives(self) -> Int8[Tensor, "text image"]:
+        """1 where a text is true of an image, else 0.
+
+        A text is true of every view of its own study, and of every image of a study that holds the
+        identical sentence: such pairs are never negatives (design, section 4, "collision-aware positives").
+        """
+        num_unique, num_studies = self.tokens.ids.shape[0], len(self.keys)
+        holds = torch.zeros((num_unique, num_studies), dtype=torch.int8, device=self.owner.device)
+        holds[self.sentence, self.owner] = 1
+        return holds[self.sentence][:, self.study]
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
+        """The same batch on another device."""
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking),
+            tokens=self.tokens.to(device, non_blocking=non_blocking),
+            sentence=self.sentence.to(device, non_blocking=non_blocking),
+            owner=self.owner.to(device, non_blocking=non_blocking),
+            study=self.study.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in page-locked memory."""
+        return replace(
+            self,
+            images=self.images.pin_memory(),
+            tokens=self.tokens.pin_memory(),
+            sentence=self.sentence.pin_memory(),
+            owner=self.owner.pin_memory(),
+            study=self.study.pin_memory(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFeatures:
+    """What an image tower makes of images."""
+
+    pooled: Float[Tensor, "image dim"]
+    patches: Float[Tensor, "image patch dim"]
+    """Patches row by row, from the top left."""
+    grid: tuple[int, int]
+    """(rows, columns) of the patch grid; rows * columns = patch."""
+    padding: Bool[Tensor, "image patch"] | None = None
+    """True where a patch shows only padding and must take no part; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextFeatures:
+    """What a text tower makes of texts."""
+
+    pooled: Float[Tensor, "text dim"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """How well each text fits each image."""
+
+    similarity: Float[Tensor, "text image"]
+    """In [-1, 1], comparable across prompts."""
+    logits: Float[Tensor, "text image"]
+    """The similarity with the scorer's temperature (and bias) applied, in float32."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """How an image was brought to the model's size: an affine map, kept so that answers can be brought back.
+
+    Points are (x, y) with (0, 0) the corner of the top left pixel (see `records`), so a plain resize by `s`
+    is exactly `x -> s * x`.
+    """
+
+    original: tuple[int, int]
+    """(rows, columns) of the image as stored."""
+    model: tuple[int, int]
+    """(rows, columns) the model sees."""
+    matrix: tuple[tuple[float, float, float], tuple[float, float, float]]
+    """original (x, y, 1) -> model (x, y)."""
+
+    def _affine(self) -> np.ndarray:
+        return np.asarray((*self.matrix, (0.0, 0.0, 1.0)), dtype=np.float64)
+
+    def to_model(self, points: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
+        """Where points of the original image lie in what the model sees."""
+        return _transform(self._affine(), points)
+
+    def to_original(self, points: Float[np.ndarray, "point 2"]) -> Float[np.ndarray, "point 2"]:
+        """Where points of what the model sees lie in the original image."""
+        return _transform(np.linalg.inv(self._affine()), points)
+
+    def map_to_original(self, values: Float[np.ndarray, "grid_rows grid_columns"]) -> Float[np.ndarray, "rows columns"]:
+        """A map on the patch grid, bilinearly interpolated, in original pixels.
+
+        Every original pixel centre is carried into the model's frame and the map is read there; the outermost
+        half patch repeats the edge value.  Pixels the model never saw (cropped away) are NaN.
+        """
+        import cv2
+
+        rows, columns = self.original
+        xs, ys = np.meshgrid(np.arange(columns) + 0.5, np.arange(rows) + 0.5)
+        seen = self.to_model(np.stack((xs.ravel(), ys.ravel()), axis=1)).reshape(rows, columns, 2)
+        inside = (seen >= 0).all(axis=2) & (seen[..., 0] <= self.model[1]) & (seen[..., 1] <= self.model[0])
+        grid_x = seen[..., 0] * (values.shape[1] / self.model[1]) - 0.5
+        grid_y = seen[..., 1] * (values.shape[0] / self.model[0]) - 0.5
+        carried = cv2.remap(
+            np.ascontiguousarray(values, dtype=np.float32),
+            grid_x.astype(np.float32),
+            grid_y.astype(np.float32),
+            interpolation=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        return np.where(inside, carried, np.float32("nan")).astype(np.float32)
+
+
+def _transform(affine: np.ndarray, points: np.ndarray) -> np.ndarray:
+    homogeneous = np.concatenate((points, np.ones((len(points), 1))), axis=1)
+    result: np.ndarray = (homogeneous @ affine.T)[:, :2]
+    return result

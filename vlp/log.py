@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -43,7 +43,7 @@ def progress(
 
     A rich bar on a terminal; one line every 15 seconds elsewhere; silent on ranks other than 0.
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     if rank() != 0:
         yield from items

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlp.tensors import Batch, Placement, Tokens
+
+
+def make_batch() -> Batch:
+    """Studies a, b, c; b has two views; a and c hold the identical sentence 0."""
+    return Batch(
+        images=torch.zeros((4, 1, 2, 2), dtype=torch.uint8),
+        tokens=Tokens(ids=torch.tensor([[1, 2], [3, 0], [4, 5]]), mask=torch.tensor([[1, 1], [1, 0], [1, 1]]).bool()),
+        sentence=torch.tensor([0, 1, 1, 0, 2]),
+        owner=torch.tensor([0, 0, 1, 2, 2]),
+        study=torch.tensor([0, 1, 1, 2]),
+        keys=("a", "b", "c"),
+        position=3,
+    )
+
+
+def test_positives_are_the_own_views_and_every_holder_of_the_same_sentence() -> None:
+    batch = make_batch()
+    sentences = {key: set() for key in range(3)}
+    for row, owner in zip(batch.sentence.tolist(), batch.owner.tolist(), strict=True):
+        sentences[owner].add(row)
+    expected = [[int(row in sentences[study]) for study in batch.study.tolist()] for row in batch.sentence.tolist()]
+    assert batch.positives().tolist() == expected
+
+
+def test_moving_a_batch_keeps_everything() -> None:
+    moved = make_batch().to("cpu")
+    assert moved.keys == ("a", "b", "c")
+    assert moved.position == 3
+    assert torch.equal(moved.tokens.ids, make_batch().tokens.ids)
+
+
+affine = st.tuples(
+    st.floats(0.2, 3),
+    st.floats(-0.3, 0.3),
+    st.floats(-20, 20),
+    st.floats(-0.3, 0.3),
+    st.floats(0.2, 3),
+    st.floats(-9, 9),
+)
+
+
+@given(affine, st.lists(st.tuples(st.floats(-50, 300), st.floats(-50, 300)), min_size=1, max_size=5))
+def test_points_come_back(numbers: tuple[float, ...], points: list[tuple[float, float]]) -> None:
+    if abs(numbers[0] * numbers[4] - numbers[1] * numbers[3]) < 0.01:
+        return
+    placement = Placement(original=(40, 60), model=(32, 32), matrix=(numbers[:3], numbers[3:]))
+    there_and_back = placement.to_original(placement.to_model(np.asarray(points)))
+    assert np.allclose(there_and_back, points, atol=1e-6)
+
+
+@pytest.mark.parametrize("original", [(64, 64), (40, 90), (90, 40), (33, 71)])
+def test_a_hot_patch_lands_on_its_own_pixels(original: tuple[int, int]) -> None:
+    rows, columns = original
+    scale = 32 / max(original)
+    top, left = (32 - rows * scale) / 2, (32 - columns * scale) / 2
+    placement = Placement(original=original, model=(32, 32), matrix=((scale, 0.0, left), (0.0, scale, top)))
+    values = np.zeros((8, 8), dtype=np.float32)
+    values[3, 4] = 1.0
+    carried = placement.map_to_original(values)
+    y, x = np.unravel_index(np.nanargmax(carried), carried.shape)
+    expected = placement.to_original(np.array([[4.5 * 4, 3.5 * 4]]))[0]
+    half_patch = 2 / scale
+    assert abs(x + 0.5 - expected[0]) <= half_patch
+    assert abs(y + 0.5 - expected[1]) <= half_patch
+    assert not np.isnan(carried).any()
+
+
+def test_pixels_the_model_never_saw_are_nan() -> None:
+    placement = Placement(original=(10, 20), model=(10, 10), matrix=((1.0, 0.0, -5.0), (0.0, 1.0, 0.0)))
+    carried = placement.map_to_original(np.ones((2, 2), dtype=np.float32))
+    assert np.isnan(carried[:, :5]).all()
+    assert np.isnan(carried[:, 15:]).all()
+    assert (carried[:, 5:15] == 1).all()

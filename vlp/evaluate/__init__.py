@@ -1,0 +1,1 @@
+"""From a checkpoint and shards to predictions, from predictions to estimates, and to a report people can read."""

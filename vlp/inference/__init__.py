@@ -1,0 +1,1 @@
+"""A checkpoint becomes answers: is it there, where, and why."""

@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vlp.data import ShardReader
+from vlp.errors import CheckpointError, DataError
+from vlp.retrieval.index import Index, build
+from vlp.retrieval.search import Hits, by_image, by_key, by_text, find
+
+
+def cases_of(keys: list[str], images: list[int], persons: list[str]) -> pd.DataFrame:
+    return pd.DataFrame(
+        {"key": keys, "image": images, "person": persons, "study": keys, "view": "PA", "split": "train",
+         "present": [[] for _ in keys], "report": None, "age": None, "sex": None, "source": "made", "synthetic": True}
+    )  # fmt: skip
+
+
+def exact(vectors: np.ndarray):
+    """A gallery that answers as faiss does, but with its ties in reverse order."""
+
+    def nearest(vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        scores = (vectors @ vector).astype(np.float32)
+        order = np.lexsort((-np.arange(len(scores)), -scores))[:count]
+        padded = np.full(count, -1)
+        padded[: len(order)] = order
+        return np.concatenate((scores[order], np.full(count - len(order), -3.4e38, np.float32))), padded
+
+    return nearest
+
+
+def brute_force(
+    vectors: np.ndarray, vector: np.ndarray, cases: pd.DataFrame, k: int, excluded: np.ndarray
+) -> list[tuple]:
+    best: dict[str, float] = {}
+    for row in range(len(vectors)):
+        if not excluded[row]:
+            score = round(float(np.float32(vectors[row] @ vector)), 6)
+            best[cases["key"][row]] = max(best.get(cases["key"][row], -np.inf), score)
+    return sorted(((-score, key) for key, score in best.items()))[:k]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), studies=st.integers(1, 40), k=st.integers(1, 12), grid=st.integers(1, 4))
+def test_equals_a_search_of_everything(seed: int, studies: int, k: int, grid: int) -> None:
+    """Coarse coordinates make many exact ties, studies have one to three views, a third of the persons is left out."""
+    rng = np.random.default_rng(seed)
+    owner = np.repeat(np.arange(studies), rng.integers(1, 4, size=studies))
+    names = [f"k{number:02d}" for number in rng.permutation(studies)]
+    persons = rng.integers(0, 6, size=studies)
+    cases = cases_of(
+        [names[study] for study in owner], list(range(len(owner))), [f"p{persons[study]}" for study in owner]
+    )
+    vectors = rng.integers(-grid, grid + 1, size=(len(owner), 3)).astype(np.float32)
+    query = rng.integers(-grid, grid + 1, size=3).astype(np.float32)
+    excluded = persons[owner] < 2
+    hits = find(exact(vectors), query, cases, k=k, excluded=excluded)
+    assert [(-hit.score, hit.key) for hit in hits] == brute_force(vectors, query, cases, k, excluded)
+    assert hits.excluded == len(set(owner[excluded]))
+    assert hits.studies == len(set(owner[~excluded]))
+
+
+def test_ties_at_the_last_place_are_decided_by_key() -> None:
+    keys = [f"k{number:03d}" for number in range(200)]
+    cases = cases_of(keys, [0] * 200, ["p"] * 200)
+    hits = find(exact(np.ones((200, 2), np.float32)), np.ones(2, np.float32), cases, k=3, excluded=np.zeros(200, bool))
+    assert [hit.key for hit in hits] == keys[:3]
+
+
+def test_the_own_patient_never_returns_even_where_most_neighbours_are_theirs() -> None:
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate((np.ones((300, 4)), rng.normal(size=(5, 4)) * 0.1)).astype(np.float32)
+    keys = [f"k{number:03d}" for number in range(305)]
+    cases = cases_of(keys, [0] * 305, ["me"] * 300 + ["other"] * 5)
+    excluded = (cases["person"] == "me").to_numpy()
+    hits = find(exact(vectors), np.ones(4, np.float32), cases, k=4, excluded=excluded)
+    assert len(hits) == 4
+    assert {hit.person for hit in hits} == {"other"}
+    assert (hits.excluded, hits.studies) == (300, 5)
+
+
+@pytest.fixture
+def index(engine, reader: ShardReader, tmp_path: Path) -> Index:
+    return build(engine, reader, tmp_path / "index", splits=["train"])
+
+
+def test_by_key_leaves_the_person_out(index: Index, reader: ShardReader) -> None:
+    for key in reader.keys("train"):
+        person = reader.study(key).person.id
+        hits = by_key(index, key, k=50)
+        assert len(hits) == 6, "nine studies in the split, three of them the person's own"
+        assert person not in {hit.person for hit in hits}
+        assert hits.excluded == 3
+
+
+def test_by_key_of_another_split_needs_its_shards(index: Index, engine, reader: ShardReader) -> None:
+    key = reader.keys("test")[0]
+    with pytest.raises(DataError, match="--shards"):
+        by_key(index, key, engine=engine)
+    hits = by_key(index, key, k=3, engine=engine, reader=reader)
+    assert [hit.key for hit in hits] == [hit.key for hit in by_image(index, engine, reader.image(key), k=3)]
+
+
+def test_an_image_finds_itself_and_says_what_it_is(index: Index, engine, reader: ShardReader) -> None:
+    key = reader.keys("train")[1]
+    study = reader.study(key)
+    hits = by_image(index, engine, reader.image(key), k=2)
+    hit = hits[0]
+    assert (hit.key, hit.study, hit.person) == (key, study.id, study.person.id)
+    assert hit.score == pytest.approx(1.0, abs=1e-5)
+    assert hit.report == study.report.text
+    assert hit.present == ("nodule",)
+    assert (hit.age, hit.sex, hit.split) == (study.person.age, study.person.sex, "train")
+    assert hits.query == "image"
+
+
+def test_a_second_view_finds_its_study_once(index: Index, engine, reader: ShardReader) -> None:
+    key = next(key for key in reader.keys("train") if reader.num_images(key) == 2)
+    hits = by_image(index, engine, reader.image(key, 1), k=9)
+    assert (hits[0].key, hits[0].image, hits[0].view) == (key, 1, "lateral")
+    assert len({hit.key for hit in hits}) == len(hits) == 9
+
+
+def test_by_text_compares_the_text_with_every_image(index: Index, engine) -> None:
+    text = "There is a nodule."
+    hits = by_text(index, engine, text, k=9)
+    assert hits.query == "text"
+    assert hits.to_json()["score"] == "cosine of text and image"
+    vector = engine.encode_text([text])[0]
+    assert hits[0].score == pytest.approx(
+        max(float(index.vector(hit.key, hit.image) @ vector) for hit in hits), abs=1e-5
+    )
+
+
+def test_another_checkpoint_is_refused(index: Index, reader: ShardReader, engine) -> None:
+    engine.fingerprint = "b" * 64
+    for search in (
+        lambda: by_text(index, engine, "There is a nodule."),
+        lambda: by_image(index, engine, reader.image(reader.keys("train")[0])),
+        lambda: by_key(index, reader.keys("train")[0], engine=engine),
+    ):
+        with pytest.raises(CheckpointError, match="another checkpoint"):
+            search()
+
+
+def test_hits_behave_like_a_sequence(index: Index, reader: ShardReader) -> None:
+    hits = by_key(index, reader.keys("train")[0], k=3)
+    assert isinstance(hits, Hits)
+    assert list(hits) == list(hits[:]) == [hits[0], hits[1], hits[2]]
+    assert len(hits.to_json()["hits"]) == 3

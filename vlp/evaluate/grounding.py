@@ -1,0 +1,156 @@
+"""Similarity maps against true regions: how one map is measured, and how the measurements become figures.
+
+A map is measured once, in original pixels, into counts at every threshold of a fixed grid; which threshold serves is
+decided later, per finding, from the rows of the validation split alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vlp.errors import DataError
+from vlp.evaluate import predictions
+from vlp.evaluate.config import DIFFUSE, EvaluateConfig
+from vlp.evaluate.results import MACRO, Result, result
+from vlp.metrics.bootstrap import Resamples, Sampled, macro_estimate, weighted_mean
+from vlp.metrics.segmentation import best_threshold, box_mask, dice_from_counts, iou_from_counts, overlaps, peak
+from vlp.records import Mask, Region
+
+TASK = "grounding"
+THRESHOLDS: Float[np.ndarray, " threshold"] = np.arange(-100, 101) / 100.0
+"""Cosines at which masks are measured."""
+
+
+def true_mask(
+    regions: Sequence[Region], *, finding: str, image: str, rows: int, columns: int
+) -> Bool[np.ndarray, "rows columns"] | None:
+    """The union of a finding's boxes and masks on an image; None where it has none (a point has no extent).
+
+    Raises:
+        DataError: if a mask has another size than the image.
+    """
+    union = None
+    for region in regions:
+        if (region.finding, region.image) != (finding, image) or region.kind == "point":
+            continue
+        if isinstance(region.geometry, Mask):
+            pixels = region.geometry.decode()
+            if pixels.shape != (rows, columns):
+                raise DataError(f"a true mask is {pixels.shape} pixels on an image of {(rows, columns)}")
+        else:
+            assert len(region.geometry) == 4
+            pixels = box_mask(region.geometry, rows=rows, columns=columns)
+        union = pixels if union is None else union | pixels
+    return union if union is not None and union.any() else None
+
+
+def measure(values: Float[np.ndarray, "rows columns"], truth: Bool[np.ndarray, "rows columns"]) -> dict[str, Any]:
+    """The columns of a prediction row that come from one map (NaN: never seen) and the region it should find."""
+    counts = overlaps(values, truth, THRESHOLDS)
+    point = peak(values)
+    return {
+        "rows": values.shape[0],
+        "columns": values.shape[1],
+        "peak_x": None if point is None else point[0],
+        "peak_y": None if point is None else point[1],
+        "hit": point is not None and bool(truth[int(point[1]), int(point[0])]),
+        "valid_px": int(np.count_nonzero(~np.isnan(values))),
+        "truth_px": counts.truth,
+        "predicted_px": counts.predicted.tolist(),
+        "shared_px": counts.shared.tolist(),
+    }
+
+
+def focal_findings(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> tuple[str, ...]:
+    """The findings that enter the macro averages, by configuration or by having regions without being diffuse."""
+    if config.focal != "auto":
+        return config.focal
+    return tuple(sorted({row["finding"] for row in rows if row["split"] == config.split} - DIFFUSE))
+
+
+def thresholds(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> dict[str, float]:
+    """Per finding the cosine with the best mean Dice on the threshold split; absent where that split has no region.
+
+    Raises:
+        DataError: if the splits share a patient.
+    """
+    chosen_on = [
+        row for row in predictions.scored([dict(row) for row in rows]) if row["split"] == config.threshold_split
+    ]
+    tested = {row["patient_id"] for row in rows if row["split"] == config.split}
+    shared = tested & {row["patient_id"] for row in chosen_on}
+    if shared:
+        raise DataError(
+            f"{len(shared)} patients are in both {config.split} and {config.threshold_split}; split by patient first"
+        )
+    found = {}
+    for finding in sorted({row["finding"] for row in chosen_on}):
+        curves = [_curve(row) for row in chosen_on if row["finding"] == finding]
+        found[finding] = best_threshold(np.array(curves), THRESHOLDS)
+    return found
+
+
+def estimate(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> list[Result]:
+    """Pointing game (and what a random pixel scores), Dice and IoU, per finding and as macro over focal findings.
+
+    Args:
+        rows: predictions of this task on both splits, as read from its file.
+        config: splits, focal findings, resamples, level and seed.
+    """
+    tested = [row for row in predictions.scored([dict(row) for row in rows]) if row["split"] == config.split]
+    cut = thresholds(rows, config)
+    draws = Resamples.draw([row["patient_id"] for row in tested], resamples=config.resamples, seed=config.seed)
+    by_finding: dict[str, list[dict[str, Any]]] = {}
+    for row in tested:
+        by_finding.setdefault(row["finding"], []).append(row)
+    focal = focal_findings(rows, config)
+    results: list[Result] = []
+    for metric in ("pointing_game", "pointing_game_random", "dice", "iou"):
+        members = {
+            finding: _sample(draws, metric, own, cut.get(finding)) for finding, own in sorted(by_finding.items())
+        }
+        focal_members = {finding: members.get(finding, _nothing(config.resamples)) for finding in focal}
+        average = macro_estimate(focal_members, level=config.level)
+        results.append(result(TASK, metric, MACRO, average, method=f"mean of {len(focal)} focal findings"))
+        results += [
+            result(TASK, metric, finding, member.estimate(level=config.level), method=_words(metric, cut.get(finding)))
+            for finding, member in members.items()
+        ]
+    return results
+
+
+def _sample(draws: Resamples, metric: str, rows: Sequence[Mapping[str, Any]], threshold: float | None) -> Sampled:
+    if metric in ("dice", "iou") and threshold is None:
+        return _nothing(len(draws.multiplicity))
+    values = np.array([_value(metric, row, threshold) for row in rows], dtype=np.float64)
+    return draws.sample(weighted_mean(values), [row["patient_id"] for row in rows], n_positive=len(rows))
+
+
+def _value(metric: str, row: Mapping[str, Any], threshold: float | None) -> float:
+    if metric == "pointing_game":
+        return float(row["hit"])
+    if metric == "pointing_game_random":
+        return row["truth_px"] / row["valid_px"] if row["valid_px"] else 0.0
+    assert threshold is not None
+    index = int(np.argmin(np.abs(THRESHOLDS - threshold)))
+    from_counts = dice_from_counts if metric == "dice" else iou_from_counts
+    value = from_counts(np.array([row["predicted_px"][index]]), np.array([row["shared_px"][index]]), row["truth_px"])
+    return float(np.nan_to_num(value[0]))
+
+
+def _curve(row: Mapping[str, Any]) -> np.ndarray:
+    return dice_from_counts(np.array(row["predicted_px"]), np.array(row["shared_px"]), row["truth_px"])
+
+
+def _words(metric: str, threshold: float | None) -> str:
+    if metric == "pointing_game":
+        return "peak of the full-resolution map in the region, ties by centroid"
+    if metric == "pointing_game_random":
+        return "share of the visible image the region covers: what a random pixel scores"
+    return "no region on the threshold split" if threshold is None else f"mask: cosine >= {threshold:.2f}"
+
+
+def _nothing(resamples: int) -> Sampled:
+    return Sampled(value=float("nan"), resampled=np.full(resamples, np.nan), n=0, n_patients=0, n_positive=0)

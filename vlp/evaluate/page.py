@@ -1,0 +1,207 @@
+"""What `report.html` and `report.md` show, gathered from results and facts; the template only arranges it."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from vlp.evaluate import figures
+from vlp.evaluate.config import EvaluateConfig
+from vlp.evaluate.results import ALL, MACRO, Result, find
+
+TEMPLATE = Path(__file__).with_name("report.html")
+_SMOOTH_POINTS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material:
+    """Everything a page is made from."""
+
+    title: str
+    results: Sequence[Result]
+    config: EvaluateConfig
+    meta: Mapping[str, Any]
+    curves: Mapping[str, Sequence[tuple[float, float]]]
+    """Per column of the training log its (step, value) pairs."""
+    examples: Sequence[Mapping[str, Any]]
+    folder: Path
+    """Where the pictures of the examples lie."""
+
+    def find(self, task: str, metric: str, finding: str = MACRO) -> Result | None:
+        """The result of that name."""
+        return find(self.results, task=task, metric=metric, finding=finding)
+
+    def findings(self, task: str, metric: str) -> list[Result]:
+        """The results of a metric per finding, best first, undefined ones last."""
+        rows = [
+            row for row in self.results if (row.task, row.metric) == (task, metric) and row.finding not in (MACRO, ALL)
+        ]
+        return sorted(rows, key=lambda row: (row.value is None, -(row.value or 0.0), row.finding))
+
+
+def html(material: Material) -> str:
+    """The whole page; every text is escaped, every picture and style is inside."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    return template.render(
+        title=material.title,
+        config=material.config,
+        meta=material.meta,
+        headline=headline(material),
+        curves=[_curve(name, points) for name, points in material.curves.items() if len(points) > 1],
+        diagnosis=_diagnosis(material),
+        localisation=_localisation(material),
+        retrieval=_retrieval(material),
+        examples=[_example(example, material.folder) for example in material.examples],
+    )
+
+
+def markdown(material: Material) -> str:
+    """The figures as plain tables, for a terminal or a merge request."""
+    lines = [f"# {material.title}", "", "Research use, not a medical device.", ""]
+    lines += [f"- {note}" for note in material.meta["notes"]]
+    for task in material.config.tasks:
+        rows = [row for row in material.results if row.task == task]
+        lines += ["", f"## {task}", "", "| metric | finding | value | patients | positive |", "|---|---|---|---:|---:|"]
+        lines += [
+            f"| {row.metric} | {_cell(row.finding)} | {row.text} | {row.n_patients} | {row.n_positive} |"
+            for row in rows
+        ]
+    share = f"{material.config.level:.0%}"
+    lines += [
+        "",
+        f"Intervals: {share}, {material.config.resamples} resamples of patients, seed {material.config.seed}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def headline(material: Material) -> list[dict[str, Any]]:
+    """The figures people ask for first, each with the rate of chance beside it."""
+    k = 5 if 5 in material.config.ks else material.config.ks[0]
+    wanted = [
+        ("Zero-shot diagnosis", "macro AUROC", material.find("classification", "auroc"), None),
+        (
+            "Localisation",
+            "pointing game, macro over focal findings",
+            material.find("grounding", "pointing_game"),
+            material.find("grounding", "pointing_game_random"),
+        ),
+        (
+            "Retrieval",
+            f"precision at {k}",
+            material.find("retrieval", f"precision_at_{k}", ALL),
+            material.find("retrieval", f"precision_at_{k}_random", ALL),
+        ),
+    ]
+    cards = []
+    for name, what, row, chance in wanted:
+        if row is None:
+            continue
+        against = "0.5 by chance" if chance is None else f"{chance.text} by chance"
+        if row.task == "retrieval":
+            times = material.find("retrieval", f"precision_at_{k}_over_random", ALL)
+            against += f"; {times.text} times that" if times is not None and times.value is not None else ""
+        cards.append({"name": name, "what": what, "result": row, "against": against})
+    return cards
+
+
+def _diagnosis(material: Material) -> dict[str, Any] | None:
+    macro = material.find("classification", "auroc")
+    if macro is None:
+        return None
+    rows = material.findings("classification", "auroc")
+    scale = figures.scale_for([*rows, macro], low=0.4)
+    compared = [name for name in material.config.score_names if name != material.config.prompts]
+
+    def line(row: Result) -> dict[str, Any]:
+        return {
+            "result": row,
+            "macro": row.finding == MACRO,
+            "figure": Markup(figures.interval(row, scale, reference=0.5, macro=row.finding == MACRO)),
+            "precision": material.find("classification", "average_precision", row.finding),
+            "compared": [material.find("classification", f"auroc_{name}_prompts", row.finding) for name in compared],
+            "exact": material.find("classification", "auroc_delong", row.finding),
+        }
+
+    return {
+        "lines": [line(row) for row in (macro, *rows)],
+        "axis": Markup(figures.axis(scale)),
+        "compared": compared,
+    }
+
+
+def _localisation(material: Material) -> dict[str, Any] | None:
+    macro = material.find("grounding", "pointing_game")
+    if macro is None:
+        return None
+    rows = material.findings("grounding", "pointing_game")
+    scale = figures.Scale(0.0, 1.0)
+
+    def line(row: Result) -> dict[str, Any]:
+        chance = material.find("grounding", "pointing_game_random", row.finding)
+        reference = None if chance is None else chance.value
+        return {
+            "result": row,
+            "macro": row.finding == MACRO,
+            "focal": row.finding in material.config.focal,
+            "chance": chance,
+            "figure": Markup(figures.interval(row, scale, reference=reference, macro=row.finding == MACRO)),
+            "dice": material.find("grounding", "dice", row.finding),
+            "iou": material.find("grounding", "iou", row.finding),
+            "threshold": material.meta["thresholds"].get(row.finding),
+        }
+
+    return {"lines": [line(row) for row in (macro, *rows)], "axis": Markup(figures.axis(scale))}
+
+
+def _retrieval(material: Material) -> dict[str, Any] | None:
+    names = [*(f"precision_at_{k}" for k in material.config.ks), f"ndcg_at_{material.config.ndcg_k}"]
+    scale = figures.Scale(0.0, 1.0)
+    lines = []
+    for name in names:
+        row = material.find("retrieval", name, ALL)
+        if row is not None:
+            chance = material.find("retrieval", f"{name}_random", ALL)
+            reference = None if chance is None else chance.value
+            lines.append(
+                {
+                    "name": name.replace("_", " ").replace("ndcg", "nDCG"),
+                    "result": row,
+                    "chance": chance,
+                    "times": material.find("retrieval", f"{name}_over_random", ALL),
+                    "figure": Markup(figures.interval(row, scale, reference=reference)),
+                }
+            )
+    return {"lines": lines, "axis": Markup(figures.axis(scale))} if lines else None
+
+
+def _curve(name: str, points: Sequence[tuple[float, float]]) -> Markup:
+    smooth = max(1, len(points) // 40) if len(points) > _SMOOTH_POINTS else 1
+    return Markup(figures.curve(points, title=name.replace("_", " "), smooth=smooth))
+
+
+def _example(example: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    strongest = max((abs(one["contribution"]) for one in example["evidence"]), default=0.0) or 1.0
+    return {
+        **example,
+        "image": _embedded(folder / example["image"]),
+        "map": _embedded(folder / example["map"]),
+        "evidence": [
+            {**one, "width": abs(one["contribution"]) / strongest * 50.0, "speaks_for": one["contribution"] > 0}
+            for one in example["evidence"]
+        ],
+        "cases": [{**case, "image": _embedded(folder / case["image"])} for case in example["cases"]],
+    }
+
+
+def _embedded(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,172 @@
+"""`vlp evaluate`: predictions first, as files; then everything else from the files alone."""
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from vlp import __version__, config
+from vlp.data import ShardReader, open_shards
+from vlp.errors import DataError
+from vlp.evaluate import examples, predictions
+from vlp.evaluate.config import EvaluateConfig
+from vlp.evaluate.grounding import focal_findings
+from vlp.evaluate.predict import Questions, Rows, predict, prompts_of, resolve_findings
+from vlp.evaluate.predictions import Provenance
+from vlp.evaluate.report import CONFIG_FILE, META_FILE, report
+from vlp.evaluate.results import Result, write_text
+from vlp.inference.descriptors import DescriptorSet, load_descriptors
+from vlp.log import get_logger
+
+if TYPE_CHECKING:
+    from vlp.inference.engine import Engine
+
+_LOGGER = get_logger("vlp.evaluate")
+
+
+def evaluate(settings: EvaluateConfig) -> list[Result]:
+    """Predicts, scores and reports; everything goes to `settings.output`.
+
+    Returns:
+        The rows of `results.json`.
+
+    Raises:
+        DataError: for shards that cannot be read, a split without studies, or splits that share patients.
+        CheckpointError: for a checkpoint that cannot be loaded.
+    """
+    reader = open_shards(settings.shards)
+    check_splits(reader, settings)
+    descriptors = load_descriptors()
+    findings = resolve_findings(reader, settings, descriptors)
+    if not findings:
+        raise DataError(f"{settings.shards}: no finding of the vocabulary is labelled present in {settings.split}")
+    from vlp.inference import engine as inference
+
+    model = inference.load(settings.checkpoint, device=settings.device, batch_images=settings.batch_images)
+    return evaluate_model(model, reader, settings, findings=findings, descriptors=descriptors)
+
+
+def evaluate_model(
+    model: "Engine",
+    reader: ShardReader,
+    settings: EvaluateConfig,
+    *,
+    findings: tuple[str, ...],
+    descriptors: DescriptorSet,
+) -> list[Result]:
+    """As `evaluate`, for an engine and shards that are open already."""
+    started = time.monotonic()
+    questions = Questions(
+        findings=findings, descriptors=descriptors, provenance=_provenance(model, reader, findings, descriptors)
+    )
+    rows = predict(model, reader, settings, questions=questions)
+    settings.output.mkdir(parents=True, exist_ok=True)
+    answered = {task: found for task, found in rows.items() if _has_rows(task, found, settings)}
+    if not answered:
+        raise DataError(f"{settings.shards}: nothing in {settings.split} can be scored for {', '.join(settings.tasks)}")
+    for task, found in answered.items():
+        predictions.write(found, settings.output, task)
+    resolved = settings.model_copy(
+        update={
+            "tasks": tuple(answered),
+            "findings": findings,
+            "focal": _focal(rows, settings, descriptors),
+        }
+    )
+    rule = examples.write(model, reader, resolved, questions=questions, rows=rows)
+    meta = _facts(model, reader, resolved, rows, questions) | {"examples_rule": rule}
+    meta["run"] = {"predict_s": round(time.monotonic() - started, 1), "finished": time.strftime("%Y-%m-%d %H:%M")}
+    write_text(settings.output / CONFIG_FILE, config.dump(resolved))
+    write_text(settings.output / META_FILE, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+    return report(settings.output)
+
+
+def check_splits(reader: ShardReader, settings: EvaluateConfig) -> None:
+    """Refuses splits that cannot give an honest figure.
+
+    Raises:
+        DataError: if the scored split is empty or shares a patient with another split.
+    """
+    tested = reader.manifest.patients(settings.split)
+    if not tested:
+        raise DataError(f"{settings.shards}: no study in the split {settings.split!r}")
+    for split in ("train", "val", "test"):
+        shared = tested & reader.manifest.patients(split) if split != settings.split else frozenset()
+        if shared:
+            raise DataError(
+                f"{settings.shards}: {len(shared)} patients are in both {settings.split} and {split}; split by patient"
+            )
+
+
+def _has_rows(task: str, found: list[dict[str, Any]], settings: EvaluateConfig) -> bool:
+    present = any(row["split"] == settings.split for row in found)
+    if not present:
+        _LOGGER.warning("%s: nothing to score in %s (no labels or regions of the findings)", task, settings.split)
+    return present
+
+
+def _focal(rows: Rows, settings: EvaluateConfig, descriptors: DescriptorSet) -> tuple[str, ...]:
+    if settings.focal != "auto":
+        return tuple(sorted({descriptors.resolve(name) for name in settings.focal}))
+    return focal_findings(rows.get("grounding", []), settings)
+
+
+def _provenance(
+    model: "Engine", reader: ShardReader, findings: tuple[str, ...], descriptors: DescriptorSet
+) -> Provenance:
+    return Provenance(
+        dataset_version=predictions.fingerprint(sorted(shard.sha256 for shard in reader.manifest.shards)),
+        checkpoint_hash=model.fingerprint[:16],
+        prompt_set_hash=predictions.fingerprint(prompts_of(descriptors, findings)),
+        preprocess_hash=predictions.fingerprint(model.model.config.preprocess.model_dump(mode="json")),
+    )
+
+
+def _facts(
+    model: "Engine", reader: ShardReader, settings: EvaluateConfig, rows: Rows, questions: Questions
+) -> dict[str, Any]:
+    """What results.json does not say: coverage, where labels and sentences come from, identities, notes."""
+    manifest = reader.manifest
+    counts = manifest.splits.get(settings.split)
+    return {
+        "vlp": __version__,
+        "provenance": questions.provenance.columns(),
+        "studies": len(reader.keys(settings.split)),
+        "patients": len(manifest.patients(settings.split)),
+        "images": counts.images if counts else 0,
+        "synthetic": manifest.synthetic,
+        "labels_origin": dict(manifest.labels_origin),
+        "sentences_origin": dict(manifest.sentences_origin),
+        "licenses": dict(manifest.licenses),
+        "coverage": {
+            task: {"rows": len(found), "refused_studies": predictions.refusals(found)} for task, found in rows.items()
+        },
+        "notes": _notes(reader, settings, questions.descriptors),
+    }
+
+
+def _notes(reader: ShardReader, settings: EvaluateConfig, descriptors: DescriptorSet) -> list[str]:
+    manifest = reader.manifest
+    notes = ["Research use, not a medical device."]
+    if manifest.synthetic:
+        notes.append(
+            "The shards hold synthetic studies drawn by a program: figures on them say nothing about patients."
+        )
+    made = manifest.sentences_origin.get("labels", 0)
+    if made:
+        total = sum(manifest.sentences_origin.values())
+        notes.append(
+            f"{made} of {total} sentences in these shards were made from labels by a template; nobody wrote them."
+        )
+    origins = {"source": "the source (for synthetic studies: the truth they were drawn from)", "report": "the reports"}
+    for origin, count in sorted(manifest.labels_origin.items()):
+        notes.append(f"Labels of {count} studies (all splits) come from {origins.get(origin, 'nowhere')}.")
+    notes.append(f"Uncertain labels: {settings.uncertain}. Findings a study says nothing about are left out.")
+    notes.append(
+        "Scores are similarity-based and uncalibrated: they rank studies, they are not probabilities of disease."
+    )
+    if descriptors.reviewed_by is None:
+        notes.append("The descriptor vocabulary was not reviewed by a radiologist.")
+    return notes
+
+
+__all__ = ["EvaluateConfig", "check_splits", "evaluate", "evaluate_model"]

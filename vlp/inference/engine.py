@@ -1,0 +1,342 @@
+"""The one door to a trained model outside training: images and sentences in, vectors, scores and maps out.
+
+The engine owns the device, the preprocessing the checkpoint was trained with, batching, and a cache of text vectors.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from vlp.errors import BackendError, CheckpointError, DataError
+from vlp.inference import classify as classification
+from vlp.inference import ground as grounding
+from vlp.ingest import read_image
+from vlp.log import progress
+from vlp.model import VisionLanguageModel, checkpoint
+from vlp.tensors import ImageFeatures, Placement, TextFeatures
+
+if TYPE_CHECKING:
+    from vlp.inference.descriptors import DescriptorSet, Prompts
+
+Picture: TypeAlias = Path | str | np.ndarray
+"""A file, or pixels [rows columns] as uint8 with bone bright."""
+
+_CACHED_TEXTS = 65_536
+_SCORE_CELLS = 32_000_000
+"""Text x image x patch cells scored in one go, so that many prompts on many images stay in memory."""
+_INVISIBLE = frozenset({"Cf", "Cc", "Cs", "Co"})
+"""Unicode categories that never belong in a sentence: zero-width and direction marks, controls, surrogates."""
+
+
+def load(path: Path | str, *, device: str = "auto", batch_images: int = 32) -> "Engine":
+    """The engine of a checkpoint.
+
+    Args:
+        path: a checkpoint folder, or a run folder with `checkpoints/final` in it.
+        device: "auto" takes a GPU where there is one; else as torch names devices.
+        batch_images: how many images go through the model at once.
+
+    Raises:
+        CheckpointError: for a folder that is missing, damaged or of another design.
+        BackendError: for a device that is not there.
+    """
+    folder = _checkpoint_folder(Path(path))
+    chosen = _device(device)
+    model = checkpoint.load(folder, device=str(chosen))
+    return Engine(model, folder=folder, batch_images=batch_images)
+
+
+class Engine:
+    """A model with everything it needs to answer.  Made by `load`, or around a model that is in memory already."""
+
+    def __init__(self, model: VisionLanguageModel, *, folder: Path | None = None, batch_images: int = 32) -> None:
+        """Wraps `model` as it is, on its device; `folder` is the checkpoint it came from, if any."""
+        assert batch_images > 0
+        self.model = model.eval()
+        self.folder = folder
+        self._batch_images = batch_images
+        self._texts: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.model.device
+
+    @cached_property
+    def card(self) -> Mapping[str, Any]:
+        """What the checkpoint says of itself; empty for a model that came from no checkpoint."""
+        return {} if self.folder is None else checkpoint.read_card(self.folder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the checkpoint's configuration and weights: equal only for models that give equal vectors.
+
+        Raises:
+            CheckpointError: for a model that came from no checkpoint.
+        """
+        if self.folder is None:
+            raise CheckpointError("this model came from no checkpoint, so it cannot be identified; save it first")
+        design = (self.folder / checkpoint.CONFIG_FILE).read_bytes()
+        return hashlib.sha256(design + str(self.card["weights_sha256"]).encode()).hexdigest()
+
+    @property
+    def ground_threshold(self) -> float | None:
+        """The cosine from which a map counts as a region, if one was calibrated and stored in the card."""
+        entry = self.card.get("grounding")
+        value = entry.get("threshold") if isinstance(entry, dict) else None
+        return float(value) if isinstance(value, int | float) else None
+
+    def features(self, images: Sequence[Picture]) -> tuple[ImageFeatures, tuple[Placement, ...]]:
+        """Features of the images and where their pixels went.
+
+        Raises:
+            DataError: for an image that cannot be used.
+        """
+        if not len(images):
+            raise DataError("no image was given")
+        parts, placements = zip(*self._encoded(images), strict=True)
+        return _joined(parts), tuple(placement for group in placements for placement in group)
+
+    def embed(self, images: Sequence[Picture]) -> Float[np.ndarray, "image dim"]:
+        """Unit vectors of the images in the space that images and sentences share, float32.
+
+        Raises:
+            DataError: for an image that cannot be used.
+        """
+        if not len(images):
+            raise DataError("no image was given")
+        return np.concatenate([self.vectors(features) for features, _ in self._encoded(images)])
+
+    def vectors(self, features: ImageFeatures) -> Float[np.ndarray, "image dim"]:
+        """What `embed` gives, for images whose features are there already."""
+        with torch.inference_mode():
+            return _usable(self.model.embed_images(features), what="images")
+
+    def encode_text(self, sentences: Sequence[str]) -> Float[np.ndarray, "text dim"]:
+        """Unit vectors of the sentences in the same space, float32; each distinct sentence is encoded once.
+
+        Raises:
+            DataError: for a sentence that is empty or longer than the text tower reads.
+        """
+        text = self._text_features(sentences)
+        with torch.inference_mode():
+            return _usable(self.model.embed_texts(text), what="sentences")
+
+    def scores(
+        self, texts: Sequence[str], features: ImageFeatures
+    ) -> tuple[Float[np.ndarray, "text image"], Float[np.ndarray, "text image"]]:
+        """The scorer's similarity in [-1, 1] and its logits (temperature and bias applied), float32."""
+        text = self._text_features(texts)
+        patches = features.patches.shape[1]
+        step = max(1, _SCORE_CELLS // max(1, len(texts) * patches))
+        similarity, logits = [], []
+        with torch.inference_mode():
+            for start in range(0, len(features.pooled), step):
+                scores = self.model.score(text, _rows(features, start, start + step))
+                similarity.append(scores.similarity.float().cpu().numpy())
+                logits.append(scores.logits.float().cpu().numpy())
+        return np.concatenate(similarity, axis=1), np.concatenate(logits, axis=1)
+
+    def similarity(self, texts: Sequence[str], images: Sequence[Picture]) -> Float[np.ndarray, "text image"]:
+        """How well each text fits each image, in [-1, 1], float32.
+
+        Raises:
+            DataError: for a text or an image that cannot be used.
+        """
+        self._text_features(texts)  # refuses a bad text before many images are read
+        return self.scores(texts, self.features(images)[0])[0]
+
+    def maps(
+        self, texts: Sequence[str], image: Picture
+    ) -> tuple[Float[np.ndarray, "text grid_rows grid_columns"], Placement]:
+        """Cosine of each text with each patch of one image, and the way back to the image's own pixels.
+
+        Patches that show only padding repeat the nearest patch of the image, so that interpolation at its border
+        reads nothing that is not there.
+
+        Raises:
+            DataError: for a text or an image that cannot be used.
+        """
+        self._text_features(texts)
+        features, placements = self.features([image])
+        return self.maps_of(texts, features)[:, 0], placements[0]
+
+    def maps_of(
+        self, texts: Sequence[str], features: ImageFeatures
+    ) -> Float[np.ndarray, "text image grid_rows grid_columns"]:
+        """What `maps` gives, for images whose features are there already."""
+        with torch.inference_mode():
+            values = self.model.maps(self._text_features(texts), features).float().cpu().numpy()
+        if not np.isfinite(values).all():
+            raise CheckpointError("the model's maps are not finite numbers; its training may have diverged")
+        return values if features.padding is None else _without_padding(values, features)
+
+    def classify(
+        self,
+        image: Picture | Sequence[Picture],
+        *,
+        findings: Sequence[str] | None = None,
+        descriptors: "DescriptorSet | None" = None,
+        prompts: "Prompts" = "both",
+    ) -> "classification.Diagnosis":
+        """What is to be seen on an image, or on the images of one study together, with its evidence.
+
+        Raises:
+            DataError: for an image that cannot be used or a finding nobody knows.
+        """
+        images = [image] if isinstance(image, Path | str | np.ndarray) else list(image)
+        evidence = classification.weigh(
+            self, self.features(images)[0], findings, descriptors=descriptors, prompts=prompts
+        )
+        return evidence.fused([0] * len(images)).diagnoses()[0]
+
+    def ground(self, image: Picture, text: str, *, threshold: float | None = None) -> "grounding.Grounding":
+        """Where a sentence is answered on an image.
+
+        Raises:
+            DataError: for an image or a text that cannot be used, or a threshold outside [-1, 1].
+        """
+        return grounding.ground(self, image, text, threshold=threshold)
+
+    def _encoded(self, images: Sequence[Picture]) -> Iterator[tuple[ImageFeatures, tuple[Placement, ...]]]:
+        starts = range(0, len(images), self._batch_images)
+        shown = progress(starts, description="images through the model", unit="batches") if len(starts) > 1 else starts
+        for start in shown:
+            prepared = [
+                self.model.config.preprocess.apply(_pixels(image))
+                for image in images[start : start + self._batch_images]
+            ]
+            seen = torch.from_numpy(np.stack([pixels for pixels, _, _ in prepared]))[:, None].to(self.device)
+            with torch.inference_mode():
+                features = self.model.encode_images(seen, padding=_padding(prepared, self.device))
+            yield features, tuple(placement for _, placement, _ in prepared)
+
+    def _text_features(self, texts: Sequence[str]) -> TextFeatures:
+        if isinstance(texts, str) or not texts:
+            raise DataError("give at least one sentence, as a list of sentences")
+        cleaned = [self._checked(text) for text in texts]
+        new = [text for text in dict.fromkeys(cleaned) if text not in self._texts]
+        if new:
+            if len(self._texts) + len(new) > _CACHED_TEXTS:
+                self._texts.clear()
+                new = list(dict.fromkeys(cleaned))
+            for start in range(0, len(new), 256):
+                part = new[start : start + 256]
+                with torch.inference_mode():
+                    pooled = self.model.encode_texts(self.model.tokenizer(part).to(self.device)).pooled
+                self._texts.update(zip(part, pooled, strict=True))
+        return TextFeatures(pooled=torch.stack([self._texts[text] for text in cleaned]))
+
+    def _checked(self, text: str) -> str:
+        kept = "".join(
+            " " if character.isspace() else character
+            for character in unicodedata.normalize("NFC", text)
+            if character.isspace() or unicodedata.category(character) not in _INVISIBLE
+        )
+        cleaned = " ".join(kept.split())
+        if not any(character.isalnum() for character in cleaned):
+            raise DataError("a text is empty: write what to look for, e.g. 'There is pleural effusion.'")
+        if cleaned not in self._texts:
+            limit = self.model.tokenizer.max_tokens
+            count = _token_count(self.model.tokenizer, cleaned)
+            if count > limit:
+                raise DataError(f"a text has {count} tokens, the model reads at most {limit}; shorten it")
+        return cleaned
+
+
+def _checkpoint_folder(path: Path) -> Path:
+    final = path / "checkpoints" / "final"
+    return final if final.is_dir() else path
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError):  # torch built without a backend asserts
+        raise BackendError(f"the device {name!r} is not there; use --device auto or cpu") from None
+    return device
+
+
+def _pixels(image: Picture) -> np.ndarray:
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 2 or not image.size:
+            raise DataError(
+                f"an image is an array of uint8 [rows columns], not {image.dtype} with shape {list(image.shape)}"
+            )
+        return image
+    pixels: np.ndarray = read_image(Path(image))[1]
+    return pixels
+
+
+def _padding(
+    prepared: Sequence[tuple[np.ndarray, Placement, np.ndarray | None]], device: torch.device
+) -> Tensor | None:
+    if all(padding is None for _, _, padding in prepared):
+        return None
+    masks = [np.zeros(pixels.shape, dtype=bool) if padding is None else padding for pixels, _, padding in prepared]
+    return torch.from_numpy(np.stack(masks)).to(device)
+
+
+def _usable(values: Tensor, *, what: str) -> np.ndarray:
+    vectors: np.ndarray = values.float().cpu().numpy()
+    # Neither not-a-number nor a zero vector can be compared with anything.
+    if not (np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 1e-3).all():
+        raise CheckpointError(f"the model gives no usable vectors for {what}; its training may have diverged")
+    return vectors
+
+
+def _joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
+    padding = None
+    if any(part.padding is not None for part in parts):
+        nowhere = (torch.zeros(part.patches.shape[:2], dtype=torch.bool, device=part.patches.device) for part in parts)
+        padding = torch.cat(
+            [none if part.padding is None else part.padding for part, none in zip(parts, nowhere, strict=True)]
+        )
+    return ImageFeatures(
+        pooled=torch.cat([part.pooled for part in parts]),
+        patches=torch.cat([part.patches for part in parts]),
+        grid=parts[0].grid,
+        padding=padding,
+    )
+
+
+def _rows(features: ImageFeatures, start: int, stop: int) -> ImageFeatures:
+    return ImageFeatures(
+        pooled=features.pooled[start:stop],
+        patches=features.patches[start:stop],
+        grid=features.grid,
+        padding=None if features.padding is None else features.padding[start:stop],
+    )
+
+
+def _without_padding(values: np.ndarray, features: ImageFeatures) -> np.ndarray:
+    from scipy.ndimage import distance_transform_edt
+
+    assert features.padding is not None
+    filled = values.copy()
+    for index, padding in enumerate(features.padding.cpu().numpy().reshape(-1, *features.grid)):
+        if padding.any() and not padding.all():
+            rows, columns = distance_transform_edt(padding, return_distances=False, return_indices=True)
+            filled[:, index] = values[:, index][:, rows, columns]
+    return filled
+
+
+def _token_count(tokenizer: Any, text: str) -> int:
+    """Tokens of `text` before it is cut; the tokenizer itself cuts, so past the limit words are counted one by one."""
+    kept = int(tokenizer([text]).mask.sum())
+    if kept < tokenizer.max_tokens:
+        return kept
+    words = text.split()
+    marks = int(tokenizer([""]).mask.sum())
+    return int(tokenizer(words).mask.sum()) - marks * (len(words) - 1)

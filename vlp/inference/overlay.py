@@ -1,0 +1,147 @@
+"""Pictures of answers: maps laid over the radiograph they belong to, with their scale, mask, box and peak.
+
+The files hold no metadata and no identifiers; the texts are drawn as they are, never interpreted.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vlp.errors import DataError
+from vlp.inference.ground import Grounding, strongest_text
+
+_OPACITY = 0.45
+_PANEL_INCHES = 4.6
+_NOTE = "AI output, research use, not a medical device"
+_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
+"""Distinguishable with any colour vision (Okabe and Ito)."""
+
+
+def write_overlay(
+    path: Path,
+    pixels: UInt8[np.ndarray, "rows columns"],
+    answers: Sequence[Grounding],
+    *,
+    combined: bool = False,
+) -> None:
+    """Draws the image and beside it one panel per answer; written whole or not at all.
+
+    A panel shows the map where it was seen, in one colour scale with a bar in units of the cosine; the mask's outline,
+    the box and the peak only where something reaches the threshold.
+
+    Args:
+        path: the PNG.
+        pixels: the image the answers are about.
+        answers: at least one.
+        combined: adds a panel that gives each pixel to the text with the highest cosine there.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    # An own figure with its own canvas: no global state of pyplot, no display.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = 1 + len(answers) + int(combined)
+    height = _PANEL_INCHES * min(2.0, max(0.5, pixels.shape[0] / pixels.shape[1])) + 0.9
+    figure = Figure(figsize=(_PANEL_INCHES * panels, height), dpi=110, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, panels)
+    for axis in axes:
+        axis.imshow(pixels, cmap="gray", vmin=0, vmax=255, extent=_extent(pixels), interpolation="nearest")
+        axis.set_xticks([])
+        axis.set_yticks([])
+    axes[0].set_title("image", fontsize=9)
+    for axis, answer in zip(axes[1:], answers, strict=False):
+        _draw_answer(figure, axis, answer)
+    if combined:
+        _draw_combined(axes[-1], tuple(answers))
+    figure.supxlabel(_NOTE, fontsize=8)
+    _save(figure, path)
+
+
+def _draw_answer(figure: Any, axis: Any, answer: Grounding) -> None:
+    extent = _extent(answer.map)
+    shown = axis.imshow(answer.map, cmap="viridis", alpha=_OPACITY, extent=extent, interpolation="nearest")
+    bar = figure.colorbar(shown, ax=axis, shrink=0.75, pad=0.02)
+    bar.set_label("cosine similarity", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    bar.ax.axhline(answer.threshold, color="red", linewidth=1.2)
+    below = "" if answer.mask.any() else "\nno region above the threshold"
+    axis.set_title(_wrapped(answer.text) + below, fontsize=9, parse_math=False)
+    if not answer.mask.any():
+        return
+    if not answer.mask.all():
+        xs, ys = np.arange(answer.mask.shape[1]) + 0.5, np.arange(answer.mask.shape[0]) + 0.5
+        axis.contour(xs, ys, answer.mask.astype(float), levels=[0.5], colors="white", linewidths=0.9)
+    if answer.box is not None:
+        _draw_box(axis, answer.box)
+    if answer.peak is not None:
+        axis.plot(*answer.peak, marker="+", color="red", markersize=11, markeredgewidth=1.6)
+
+
+def _draw_box(axis: Any, box: tuple[float, float, float, float]) -> None:
+    from matplotlib.patches import Rectangle
+
+    left, top, right, bottom = box
+    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="red", linewidth=1.4))
+
+
+def _draw_combined(axis: Any, answers: tuple[Grounding, ...]) -> None:
+    from matplotlib.colors import to_rgba
+    from matplotlib.patches import Patch
+
+    chosen = strongest_text(answers)
+    colours = [_COLOURS[index % len(_COLOURS)] for index in range(len(answers))]
+    picture = np.zeros((*chosen.shape, 4))
+    for index, colour in enumerate(colours):
+        picture[chosen == index] = to_rgba(colour, _OPACITY)
+    axis.imshow(picture, extent=_extent(chosen), interpolation="nearest")
+    axis.set_title("text with the highest cosine", fontsize=9)
+    patches = [Patch(color=colour) for colour in colours]
+    legend = axis.legend(patches, [_wrapped(answer.text) for answer in answers], loc="lower left", fontsize=7)
+    for entry in legend.get_texts():
+        entry.set_parse_math(False)
+
+
+def _extent(values: np.ndarray) -> tuple[float, float, float, float]:
+    # Pixel edges at whole numbers, so that boxes and peaks lie where their numbers say.
+    return (0.0, float(values.shape[1]), float(values.shape[0]), 0.0)
+
+
+def _wrapped(text: str) -> str:
+    import textwrap
+
+    return "\n".join(textwrap.wrap(text, width=44)[:4])
+
+
+def _save(figure: Any, path: Path) -> None:
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        figure.savefig(partial, format="png", metadata={"Software": None})
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the picture: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_maps(path: Path, answers: Sequence[Grounding]) -> None:
+    """Writes the maps as one float32 array [text rows columns] in numpy's own format, whole or not at all.
+
+    Raises:
+        DataError: if the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            np.save(file, np.stack([answer.map for answer in answers]), allow_pickle=False)
+        os.replace(partial, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot write the maps: {error.strerror}") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""What happens to one study between its archive and its shard: size, sentences, labels, split, encoding."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+
+from vlp.data.schema import LabelsOrigin
+from vlp.data.writer import EncodedStudy, ImageFormat, encode_study
+from vlp.errors import DataError
+from vlp.ingest.source import StudyFault
+from vlp.ingest.splits import Splits, assign
+from vlp.records import Certainty, ImageFile, LoadedStudy, Mask, Region, Sentence, Study
+from vlp.reports import label, read
+from vlp.reports.findings import sentence_from_label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """What is done to each study; see `pipeline.IngestConfig`, which it is part of."""
+
+    max_side_px: int | None = None
+    image_format: ImageFormat = "jpg"
+    jpeg_quality: int = 95
+    splits: Splits = Splits()
+    sentences_from_labels: bool = True
+
+
+def prepare(loaded: LoadedStudy, preparation: Preparation) -> EncodedStudy | StudyFault:
+    """The study as it goes into a shard, or why it cannot."""
+    try:
+        resized = limit_size(loaded, preparation.max_side_px)
+        study, labels_origin = complete(resized.study, preparation)
+        return encode_study(
+            LoadedStudy(study=study, pixels=resized.pixels),
+            image_format=preparation.image_format,
+            jpeg_quality=preparation.jpeg_quality,
+            labels_origin=labels_origin,
+        )
+    except DataError as error:
+        return StudyFault(code="unusable_study", message=str(error))
+
+
+def complete(study: Study, preparation: Preparation) -> tuple[Study, LabelsOrigin]:
+    """The study with sentences, labels and a split, and where its labels come from.
+
+    Sentences are read from the report.  Where there is none, they are made from the labels, if that is wanted.
+    The archive's own labels win; where it has none, the report's are read.
+    """
+    labels: Mapping[str, Certainty] = study.labels
+    labels_origin: LabelsOrigin = "source" if labels else "none"
+    if study.report is not None and not labels:
+        labels = label(study.report.text)
+        labels_origin = "report" if labels else "none"
+    sentences: tuple[Sentence, ...] = ()
+    if study.report is not None:
+        sentences = study.sentences or read(study.report.text)
+    elif preparation.sentences_from_labels:
+        sentences = tuple(sentence_from_label(finding, certainty) for finding, certainty in labels.items())
+    split = study.split
+    if split is None:
+        split = assign(study.person.id, salt=preparation.splits.salt, fractions=preparation.splits.fractions)
+    return replace(study, sentences=sentences, labels=labels, split=split), labels_origin
+
+
+def limit_size(loaded: LoadedStudy, max_side_px: int | None) -> LoadedStudy:
+    """The study with its images, and everything measured in their pixels, brought down to `max_side_px`."""
+    if max_side_px is None or all(max(pixels.shape) <= max_side_px for pixels in loaded.pixels):
+        return loaded
+    pixels = [_shrink(image, max_side_px) for image in loaded.pixels]
+    images = tuple(_resized(image, small) for image, small in zip(loaded.study.images, pixels, strict=True))
+    shapes = {image.id: (image.rows, image.columns) for image in images}
+    before = {image.id: (image.rows, image.columns) for image in loaded.study.images}
+    regions = tuple(_scaled(region, before[region.image], shapes[region.image]) for region in loaded.study.regions)
+    return LoadedStudy(study=replace(loaded.study, images=images, regions=regions), pixels=tuple(pixels))
+
+
+def _shrink(image: np.ndarray, max_side_px: int) -> np.ndarray:
+    scale = max_side_px / max(image.shape)
+    if scale >= 1.0:
+        return image
+    rows, columns = (max(1, round(side * scale)) for side in image.shape)
+    small: np.ndarray = cv2.resize(image, (columns, rows), interpolation=cv2.INTER_AREA)
+    return small
+
+
+def _resized(image: ImageFile, pixels: np.ndarray) -> ImageFile:
+    rows, columns = pixels.shape
+    spacing = image.spacing_mm
+    if spacing is not None:
+        spacing = (spacing[0] * image.rows / rows, spacing[1] * image.columns / columns)
+    return replace(image, rows=rows, columns=columns, spacing_mm=spacing)
+
+
+def _scaled(region: Region, before: tuple[int, int], after: tuple[int, int]) -> Region:
+    if before == after:
+        return region
+    geometry = region.geometry
+    if isinstance(geometry, Mask):
+        picture = geometry.decode().astype(np.float32)
+        small = cv2.resize(picture, (after[1], after[0]), interpolation=cv2.INTER_AREA)
+        return replace(region, geometry=Mask.encode(small >= 0.5))
+    down, across = after[0] / before[0], after[1] / before[1]
+    numbers = tuple(value * (across if index % 2 == 0 else down) for index, value in enumerate(geometry))
+    return replace(region, geometry=numbers)

@@ -1,0 +1,177 @@
+"""A model as a folder: readable, complete, and safe to open.
+
+    config.yaml           what the model is (`ModelConfig`)
+    weights.safetensors   every weight, frozen towers included
+    tokenizer/            the text tower's tokenizer
+    text_tower/ image_tower/   architectures that the configuration names but does not hold
+    card.json             what is known about it, with the weights' checksum
+    README.md             the same for people
+
+Loading needs nothing beside the folder: no hub, no text package.  Nothing in it can run code.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import vlp
+from vlp import config as configuration
+from vlp.errors import CheckpointError, VlpError
+from vlp.model.model import ModelConfig, VisionLanguageModel, build
+
+CONFIG_FILE = "config.yaml"
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "card.json"
+README_FILE = "README.md"
+TOKENIZER_FOLDER = "tokenizer"
+
+_OWN_FACTS = frozenset({"format", "vlp", "weights_sha256", "parameters"})
+FORMAT = 1
+"""Counts layouts of the folder; another one is refused."""
+
+
+def save(folder: Path, model: VisionLanguageModel, *, card: Mapping[str, Any]) -> None:
+    """Writes the model to `folder`, replacing what is there; at no moment is the folder half-written.
+
+    Args:
+        folder: Where to.
+        model: What.
+        card: What should be known about it (data, steps, results ...); JSON values.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        _write(building, model, card)
+        building.chmod(0o755)
+        _replace(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def load(folder: Path | str, *, device: str | torch.device = "cpu") -> VisionLanguageModel:
+    """The model saved in `folder`, in evaluation mode.
+
+    Raises:
+        CheckpointError: one line, if files are missing or damaged, or configuration and weights disagree.
+    """
+    folder = Path(folder)
+    card = read_card(folder)
+    for name in (CONFIG_FILE, WEIGHTS_FILE, f"{TOKENIZER_FOLDER}/tokenizer.json"):
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder}: not a complete checkpoint: {name} is missing")
+    try:
+        model = build(configuration.load(ModelConfig, folder / CONFIG_FILE), saved=folder)
+    except VlpError as error:
+        line = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}: a checkpoint of another design, or damaged: {line}") from None
+    _load_weights(model, folder / WEIGHTS_FILE, card)
+    return model.eval().to(device)
+
+
+def read_card(folder: Path | str) -> dict[str, Any]:
+    """What a checkpoint says of itself; `weights_sha256` identifies it.
+
+    Raises:
+        CheckpointError: if there is no checkpoint, or one of another format.
+    """
+    file = Path(folder) / CARD_FILE
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except OSError:
+        raise CheckpointError(f"{folder}: no checkpoint here: {CARD_FILE} is missing") from None
+    except ValueError:
+        raise CheckpointError(f"{file}: damaged: not JSON") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise CheckpointError(f"{folder}: a checkpoint of another format; this version reads format {FORMAT}")
+    return card
+
+
+def _write(folder: Path, model: VisionLanguageModel, card: Mapping[str, Any]) -> None:
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    (folder / CONFIG_FILE).write_text(configuration.dump(model.config), encoding="utf-8")
+    (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)  # not for the owner alone
+    model.tokenizer.save(folder / TOKENIZER_FOLDER)
+    model.text_tower.save_design(folder)
+    model.image_tower.save_design(folder)
+    facts: dict[str, Any] = {
+        "format": FORMAT,
+        "vlp": vlp.__version__,
+        "weights_sha256": _sha256(folder / WEIGHTS_FILE),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+    }
+    facts |= {name: value for name, value in card.items() if name not in _OWN_FACTS}
+    (folder / CARD_FILE).write_text(json.dumps(facts, indent=2, default=str) + "\n", encoding="utf-8")
+    (folder / README_FILE).write_text(_readme(model, facts), encoding="utf-8")
+
+
+def _replace(building: Path, folder: Path) -> None:
+    """Moves the finished folder into place; an old one is set aside first, and dropped last."""
+    if not folder.exists():
+        os.replace(building, folder)
+        return
+    old = building.with_name(f"{building.name}.old")
+    os.replace(folder, old)
+    os.replace(building, folder)
+    shutil.rmtree(old)
+
+
+def _load_weights(model: VisionLanguageModel, file: Path, card: Mapping[str, Any]) -> None:
+    if _sha256(file) != card.get("weights_sha256"):
+        raise CheckpointError(f"{file}: damaged: its checksum is not the one on the card; copy the checkpoint again")
+    try:
+        weights = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: damaged: {' '.join(str(error).split())[:120]}") from None
+    own = model.state_dict()
+    different = sorted(own.keys() ^ weights.keys())
+    different += sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
+    if different:
+        raise CheckpointError(
+            f"{file}: of another design than its {CONFIG_FILE}: {len(different)} tensors differ, e.g. {different[0]}"
+        )
+    model.load_state_dict(weights)
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _readme(model: VisionLanguageModel, facts: Mapping[str, Any]) -> str:
+    rows, columns = model.config.preprocess.rows_columns
+    lines = [
+        "# Vision-language model of chest X-rays",
+        "",
+        "**Research use, not a medical device.** It scores how well a sentence fits a radiograph, shows where, and "
+        "finds similar images. Its scores are similarities, not calibrated probabilities, and it has been checked on "
+        "nothing but what is listed below. Do not use it for the care of patients.",
+        "",
+        f"- Images: {rows} x {columns} px, {model.grid[0]} x {model.grid[1]} patches, tower `{model.config.image.kind}`",
+        f"- Texts: at most {model.tokenizer.max_tokens} tokens, tower `{model.config.text.kind}`",
+        f"- Scorer: `{model.config.scorer.kind}`, joint width {model.config.dim}",
+        "",
+        "## What is known about it",
+        "",
+        *(f"- {name}: {json.dumps(value, default=str)}" for name, value in facts.items()),
+        "",
+        "## Use",
+        "",
+        "```python",
+        "import vlp",
+        "",
+        'engine = vlp.load("this/folder")',
+        "```",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,169 @@
+"""Image towers from timm: any model whose features have a grid, of any input size, with one channel or three."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from jaxtyping import Float
+from pydantic import Field, field_validator
+from timm.models import group_parameters
+from torch import Tensor, nn
+
+from vlp.errors import BackendError, ConfigError
+from vlp.model.towers.stem import ConvStem
+from vlp.model.towers.tower import ImageTower, ImageTowerConfig
+from vlp.model.towers.weights import fit_by_name, fit_by_order, read_weights
+
+
+class TimmTowerConfig(ImageTowerConfig):
+    """A model of timm by name, e.g. vit_tiny_patch16_224, resnet50, convnext_tiny."""
+
+    kind: Literal["timm"] = "timm"
+    name: str
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Passed on to timm.create_model, e.g. {patch_size: 8, embed_dim: 128, depth: 4, num_heads: 4}."""
+    stem: Literal["patch", "conv"] = "patch"
+    """conv: a ViT sees its patches through a few 3x3 convolutions, which learn from far fewer images."""
+    stage: int | None = None
+    """Of a CNN: which feature map to take, counted as timm counts them (0 the finest); unset: the last."""
+    pretrained: bool = False
+    """Weights from timm's hub; needs the network."""
+    weights: Path | None = None
+    """Weights from a local .safetensors or .pth file (loaded without running code)."""
+    weights_by: Literal["name", "order"] = "name"
+    """order: tensors are matched by position, for files whose names differ but whose layers do not."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        # A name may carry a pretraining tag: vit_small_patch14_dinov2.lvd142m.
+        if not timm.is_model(name.partition(".")[0]):
+            close = timm.list_models(f"*{name.partition('.')[0][:8]}*")[:3]
+            raise ValueError(f"timm has no model {name!r}" + (f"; close: {', '.join(close)}" if close else ""))
+        return name
+
+    def build(self, *, size: tuple[int, int], channels: int, saved: Path | None) -> "TimmTower":
+        """The tower.
+
+        Raises:
+            ConfigError: if the arguments do not suit the model, or a patch does not divide the size.
+            BackendError: if weights that were asked for cannot be had.
+        """
+        tower = TimmTower(self, size=size, channels=channels, model=self._create(size, channels, saved))
+        if self.weights is not None and saved is None:
+            fit = fit_by_order if self.weights_by == "order" else fit_by_name
+            fit(tower.model, read_weights(self.weights), where=str(self.weights))
+        tower.freeze(self.freeze)
+        return tower
+
+    def _create(self, size: tuple[int, int], channels: int, saved: Path | None) -> nn.Module:
+        arguments: dict[str, Any] = {"num_classes": 0, "global_pool": "", "in_chans": channels} | self.arguments
+        if timm.get_pretrained_cfg(self.name, allow_unregistered=True).fixed_input_size:
+            arguments.setdefault("img_size", size)
+        if self.stem == "conv":
+            arguments["embed_layer"] = ConvStem
+        download = self.pretrained and saved is None
+        try:
+            model: nn.Module = timm.create_model(self.name, pretrained=download, **arguments)
+        except Exception as error:  # timm, its hub client and every model raise their own kinds
+            reason = " ".join(str(error).split())[:160]
+            if download:
+                raise BackendError(
+                    f"image tower {self.name!r}: no weights from timm's hub ({reason}); give weights: a local file"
+                ) from None
+            raise ConfigError(f"image tower {self.name!r}: timm cannot build it: {reason}") from None
+        return model
+
+
+class TimmTower(ImageTower):
+    """A timm model without its head, read at one feature map."""
+
+    def __init__(self, config: TimmTowerConfig, *, size: tuple[int, int], channels: int, model: nn.Module) -> None:
+        super().__init__(pooled=config.pooled)
+        self.model = model
+        self.channels = channels
+        self._name = config.name
+        self._stage = config.stage
+        if config.stage is not None:
+            self._prune(config.stage)
+        self._prefix = int(getattr(model, "num_prefix_tokens", 0))
+        self._has_token = config.stage is None and getattr(model, "cls_token", None) is not None
+        self._measure(size)
+        if config.pooled == "cls" and not self._has_token:
+            raise ConfigError(f"image tower {config.name!r}: pooled='cls', but it has no class token; use 'mean'")
+
+    def layers(self) -> Sequence[Sequence[nn.Parameter]]:
+        """As timm groups them: blocks of a transformer, stages of a CNN."""
+        matcher = getattr(self.model, "group_matcher", None)
+        if matcher is None:
+            raise ConfigError(f"image tower {self._name!r}: cannot be frozen in part; use 'none' or 'all'")
+        groups = group_parameters(self.model, matcher(coarse=True), return_values=True)
+        if len(groups) <= 2:  # a transformer's coarse groups are stem and everything else
+            groups = group_with_matcher(self.model.named_parameters(), matcher(coarse=False), return_values=True)
+        return list(groups.values())
+
+    def encode(self, images: Float[Tensor, "image channel height width"]) -> tuple[Tensor | None, Tensor]:
+        """The last feature map, or that of the chosen stage; registers are dropped."""
+        if self._stage is not None:
+            features = self.model.forward_intermediates(images, indices=[self._stage], intermediates_only=True)[0]
+            return None, features.flatten(2).transpose(1, 2)
+        features = self.model.forward_features(images)
+        if features.ndim == 3:
+            return (features[:, 0] if self._has_token else None), features[:, self._prefix :]
+        if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
+            return None, features.flatten(1, 2)
+        return None, features.flatten(2).transpose(1, 2)
+
+    def _prune(self, stage: int) -> None:
+        try:
+            self.model.prune_intermediate_layers([stage])
+        except (AttributeError, AssertionError, IndexError, TypeError):
+            raise ConfigError(f"image tower {self._name!r}: it has no stage {stage}") from None
+
+    def _measure(self, size: tuple[int, int]) -> None:
+        """Finds width and grid by one pass over an empty image, and sets aside parameters no feature depends on."""
+        was_training = self.model.training
+        self.model.eval()
+        with torch.enable_grad():
+            try:
+                _, patches = self.encode(torch.zeros(1, self.channels, *size))
+            except (AssertionError, RuntimeError) as error:
+                reason = " ".join(str(error).split())[:160]
+                raise ConfigError(
+                    f"image tower {self._name!r} does not take {size[0]} x {size[1]} px: {reason}"
+                ) from None
+            if not self._is_transformer():
+                _set_aside_unused(self.model, patches)
+        self.model.train(was_training)
+        self.width = int(patches.shape[2])
+        self.grid = self._grid(size, int(patches.shape[1]))
+
+    def _is_transformer(self) -> bool:
+        return self._stage is None and hasattr(self.model, "num_prefix_tokens") and hasattr(self.model, "patch_embed")
+
+    def _grid(self, size: tuple[int, int], patches: int) -> tuple[int, int]:
+        """The shape of a map of so many patches; a CNN rounds each side up."""
+        if self._is_transformer():
+            rows, columns = self.model.patch_embed.grid_size
+            if rows * columns != patches or size[0] % rows or size[1] % columns:
+                raise ConfigError(
+                    f"image tower {self._name!r}: its patches do not divide {size[0]} x {size[1]} px; "
+                    "change preprocess.size or the patch size"
+                )
+            return int(rows), int(columns)
+        rows = round((patches * size[0] / size[1]) ** 0.5)
+        if rows == 0 or patches % rows:
+            raise ConfigError(f"image tower {self._name!r}: no patch grid at {size[0]} x {size[1]} px")
+        return rows, patches // rows
+
+
+def _set_aside_unused(model: nn.Module, output: Tensor) -> None:
+    """Leftovers of a removed head get no gradient; distributed training must not wait for one."""
+    parameters = list(model.parameters())
+    for parameter, gradient in zip(
+        parameters, torch.autograd.grad(output.sum(), parameters, allow_unused=True), strict=True
+    ):
+        if gradient is None:
+            parameter.requires_grad_(requires_grad=False)

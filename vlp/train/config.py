@@ -1,0 +1,55 @@
+"""Everything that decides a training run, in one object."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from vlp.config import Config
+from vlp.data.loader import LoaderConfig
+from vlp.model.model import ModelConfig
+from vlp.objectives import AnyObjective
+from vlp.train.optimizer import OptimizerConfig, ScheduleConfig
+from vlp.train.terms import TermConfig
+from vlp.train.validate import ZeroShotConfig
+from vlp.train.wandb_log import WandbConfig
+
+
+class TrainConfig(Config):
+    """One pretraining run.  The same configuration starts it and continues it."""
+
+    output: Path
+    """The run folder: config.yaml, metrics.csv, log.txt, checkpoints/."""
+    shards: Path
+    """A folder of shards with its manifest.json."""
+    model: ModelConfig
+    objective: AnyObjective
+    """On the scorer's logits, with weight 1."""
+    terms: tuple[TermConfig, ...] = ()
+    """Further terms of the loss."""
+    loader: LoaderConfig
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    gradient_clip: NonNegativeFloat = 1.0
+    """Largest norm of the gradient; 0 for no limit."""
+    max_steps: PositiveInt
+    """Length of the run and of its schedule, in steps."""
+    max_minutes: PositiveFloat | None = None
+    """Ends the run at the first step boundary after so much training time, summed over all starts.  The schedule
+    still counts to `max_steps`, so a run that ends this way ends before its learning rate has come down."""
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    """Of the towers' arithmetic; weights and losses are float32 always."""
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt = 1
+    nodes: PositiveInt = 1
+    deterministic: bool = False
+    """Ask torch for deterministic kernels where it has them; some GPU kernels get slower."""
+    checkpoint_every: PositiveInt = 200
+    """Steps between checkpoints that the run can be continued from; there is always one at the end."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights checkpoints/final holds: the last, or those with the best zero-shot check."""
+    zero_shot: ZeroShotConfig = ZeroShotConfig()
+    wandb: WandbConfig = WandbConfig()
+    record_samples: bool = False
+    """Write samples.parquet: the keys that each step saw."""
+    seed: NonNegativeInt = 0

@@ -1,0 +1,127 @@
+"""Stopping and going on: what is saved beside the weights, and when a run may be continued.
+
+Nothing of a run is random beyond its seed: the order of studies, augmentation, the learning rate and the numbers
+dropout draws are functions of (seed, step), so weights, optimizer, gradient scaler and position are the whole state.
+"""
+
+import hashlib
+import os
+import shutil
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vlp.config import Config, read_values
+from vlp.data.manifest import FILE_NAME
+from vlp.errors import CheckpointError, ConfigError
+
+STATE_NAME = "training_state.pt"
+_SCHEMA = 1
+FREE_KEYS = ("output", "shards", "max_minutes", "checkpoint_every", "wandb", "loader.workers", "loader.prefetch",
+             "loader.cache_bytes", "nodes", "accelerator")  # fmt: skip
+"""Keys that may differ when a run is continued: they change no number of it.  Shards are compared by content."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Progress:
+    """How far a run is.  `epoch` and `position` name the next batch: the one after the last *trained* one."""
+
+    step: int = 0
+    """Steps trained."""
+    epoch: int = 0
+    position: int = 0
+    """Batches of `epoch` that are trained."""
+    seconds: float = 0.0
+    """Time spent training, over all starts."""
+    best: float | None = None
+    """Best zero-shot check so far."""
+    best_step: int = 0
+
+
+def save_state(
+    folder: Path, *, progress: Progress, optimizer: torch.optim.Optimizer, scaler: dict[str, Any], shards: str
+) -> None:
+    """Writes what a checkpoint folder needs to be continued from."""
+    state = {
+        "schema": _SCHEMA,
+        "progress": asdict(progress),
+        "optimizer": optimizer.state_dict(),
+        "scaler": scaler,
+        "shards": shards,
+    }
+    torch.save(state, folder / STATE_NAME)
+
+
+def load_state(folder: Path) -> dict[str, Any]:
+    """What `save_state` wrote, on the CPU; `progress` as `Progress`.
+
+    Raises:
+        CheckpointError: if the file is missing, damaged or of another version.
+    """
+    file = folder / STATE_NAME
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises many kinds for a damaged file
+        raise CheckpointError(f"{file}: missing or damaged; remove the run folder to start anew") from None
+    known = {field.name for field in fields(Progress)}
+    if not isinstance(state, dict) or state.get("schema") != _SCHEMA or set(state["progress"]) != known:
+        raise CheckpointError(f"{file}: written by another version of this program; finish the run with that one")
+    return state | {"progress": Progress(**state["progress"])}
+
+
+def take_place(temporary: Path, target: Path) -> None:
+    """Puts a finished folder where an older one may be; at every moment one of them is whole (see `latest`)."""
+    older = _older(target)
+    if target.exists():
+        shutil.rmtree(older, ignore_errors=True)
+        os.rename(target, older)
+    os.rename(temporary, target)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def latest(target: Path) -> Path | None:
+    """`target`, or the older folder that a kill between two renames left beside it, or None."""
+    return next((folder for folder in (target, _older(target)) if (folder / STATE_NAME).is_file()), None)
+
+
+def refuse_other(recorded: Path, config: Config) -> None:
+    """Makes sure that the run recorded in a `config.yaml` is the one `config` describes.
+
+    Raises:
+        ConfigError: naming every key that differs.
+    """
+    before, now = _flat(read_values(recorded)), _flat(config.model_dump(mode="json"))
+    differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not _is_free(key)]
+    if differing:
+        lines = [f"  {key}: {before.get(key, '(none)')} there, {now.get(key, '(none)')} now" for key in differing]
+        where = recorded.parent
+        raise ConfigError(
+            "\n".join(
+                [f"{where}: holds a run with another configuration; name another output or remove it:", *lines]
+            )
+        )
+
+
+def shards_digest(folder: Path) -> str:
+    """SHA-256 of the manifest, which in turn names the SHA-256 of every shard."""
+    return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()
+
+
+def _older(target: Path) -> Path:
+    return target.with_name(f".{target.name}.older")
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        items = value.items()
+    elif isinstance(value, list) and value:
+        items = enumerate(value)  # type: ignore[assignment]
+    else:
+        return {prefix: value}
+    return {key: leaf for name, part in items for key, leaf in _flat(part, f"{prefix}.{name}".lstrip(".")).items()}

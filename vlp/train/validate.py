@@ -1,0 +1,102 @@
+"""The zero-shot check while training: "There is X." against "There is no X." on a few validation patients.
+
+It steers a run and chooses a checkpoint; it is no result.  Results, with intervals, come from `vlp evaluate`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int8, UInt8
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from vlp.config import Config
+from vlp.data.reader import ShardReader
+from vlp.data.transforms import Preprocess
+from vlp.metrics import auroc
+from vlp.metrics.policy import LEFT_OUT, apply_policy
+from vlp.model.model import VisionLanguageModel
+from vlp.records import FRONTAL, Certainty, Study
+from vlp.reports.findings import sentence_text
+
+_IMAGES_AT_ONCE = 32
+
+
+class ZeroShotConfig(Config):
+    """A small zero-shot check on patients of the validation split while training."""
+
+    every: NonNegativeInt = 200
+    """Steps between checks; 0 for none."""
+    studies: PositiveInt = 256
+    """At most so many studies, spread evenly over the split."""
+    min_positives: PositiveInt = 3
+    """Findings with fewer positive or fewer negative studies are left out of the mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ZeroShotCheck:
+    """The images and the truth, read once and kept, so that a check costs only the model's time."""
+
+    images: UInt8[Tensor, "study 1 rows columns"]
+    truth: Mapping[str, Int8[np.ndarray, " study"]]
+    """Per finding: 1 present, 0 absent; `LEFT_OUT` where the labels do not say, or say uncertain."""
+
+    def run(self, model: VisionLanguageModel, *, device: torch.device) -> dict[str, float]:
+        """AUROC of each finding; the model is left in the mode it was in."""
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.inference_mode():
+                return self._aurocs(model, device)
+        finally:
+            model.train(was_training)
+
+    def _aurocs(self, model: VisionLanguageModel, device: torch.device) -> dict[str, float]:
+        findings = list(self.truth)
+        prompts = [
+            sentence_text(finding, certainty)
+            for certainty in (Certainty.PRESENT, Certainty.ABSENT)
+            for finding in findings
+        ]
+        texts = model.encode_texts(model.tokenizer(prompts).to(device))
+        similarity = torch.cat(
+            [
+                model.score(texts, model.encode_images(part.to(device))).similarity.float().cpu()
+                for part in self.images.split(_IMAGES_AT_ONCE)
+            ],
+            dim=1,
+        ).numpy()
+        margin = similarity[: len(findings)] - similarity[len(findings) :]
+        aurocs = {}
+        for row, finding in enumerate(findings):
+            known = self.truth[finding] != LEFT_OUT
+            value = auroc(self.truth[finding][known], margin[row][known], resamples=0).value
+            assert value is not None  # `prepare` chose findings with both classes
+            aurocs[finding] = value
+        return aurocs
+
+
+def prepare(reader: ShardReader, config: ZeroShotConfig, *, preprocess: Preprocess) -> ZeroShotCheck | None:
+    """Reads the studies of the check; None where the validation split has no finding with enough of both kinds."""
+    keys = reader.keys("val")
+    chosen = [keys[index] for index in np.linspace(0, len(keys) - 1, num=min(config.studies, len(keys))).astype(int)]
+    studies = [reader.study(key) for key in chosen]
+    truth = {}
+    for finding in sorted({finding for study in studies for finding in study.labels}):
+        values = apply_policy([study.labels.get(finding) for study in studies], "ignore")
+        if min((values == 1).sum(), (values == 0).sum()) >= config.min_positives:
+            truth[finding] = values
+    if not truth:
+        return None
+    images = [
+        preprocess.apply(reader.image(key, _frontal(study)))[0] for key, study in zip(chosen, studies, strict=True)
+    ]
+    return ZeroShotCheck(images=torch.from_numpy(np.stack(images)).unsqueeze(1), truth=truth)
+
+
+
+def _frontal(study: Study) -> int:
+    """Which image stands for the study: its first frontal one, else its first."""
+    return next((index for index, image in enumerate(study.images) if image.view in FRONTAL), 0)

@@ -33,7 +33,9 @@ def tiny_config(scorer: Literal["cosine", "similarity_attention"], *, fit: str =
     )  # fmt: skip
 
 
-def save_tiny(folder: Path, scorer: Literal["cosine", "similarity_attention"], *, seed: int = 0, **card: object) -> Path:
+def save_tiny(
+    folder: Path, scorer: Literal["cosine", "similarity_attention"], *, seed: int = 0, **card: object
+) -> Path:
     torch.manual_seed(seed)
     checkpoint.save(folder, build(tiny_config(scorer)), card=card)
     return folder

@@ -107,6 +107,15 @@ def test_macro_with_too_many_undefined_members_is_undefined() -> None:
     assert estimate.undefined == ("c",)
 
 
+def test_rare_members_may_be_missing_from_some_resamples() -> None:
+    nan = float("nan")
+    average = macro(
+        {"a": sampled(0.8, [0.8, 0.6, nan]), "b": sampled(0.6, [nan, 0.4, nan]), "c": sampled(0.4, [0.4, 0.2, 0.1])}
+    )
+    assert average.resampled[:2] == pytest.approx([0.6, 0.4])
+    assert np.isnan(average.resampled[2])
+
+
 def test_macro_of_nothing_is_undefined() -> None:
     assert macro_estimate({}).value is None
 

@@ -80,8 +80,11 @@ def _print_descriptors(diagnosis: "Diagnosis") -> None:
             )
             for item in evidence.descriptors
         ]
-        note = f"log score {evidence.log_score:.4f} = log 1/2 + the sum of the contributions"
-        columns = ("descriptor", "cosine, there is", "cosine, there is no", "for it", "contribution")
+        note = (
+            f"there is, there is no: cosines; for it: sigma of their difference over the temperature, 0.5 undecided\n"
+            f"log score {evidence.log_score:.4f} = log 1/2 + the sum of the contributions"
+        )
+        columns = ("descriptor", "there is", "there is no", "for it", "contribution")
         print_table(f"{evidence.finding}: {evidence.score:.3f}", columns, rows, note=note)
 
 

@@ -1,19 +1,29 @@
 """`vlp demo`: the whole line on a phantom archive, from nothing to a report, on the CPU."""
 
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlp.cli.console import print_table
 from vlp.errors import ConfigError
 
+if TYPE_CHECKING:
+    from vlp.data import ShardReader
+    from vlp.evaluate.results import Result
+
+_EXAMPLE_FINDING = "pleural effusion"
+_MACRO = "macro"
+
 
 def demo(
-    configs: Annotated[Path, typer.Option(help="Folder with ingest/demo.yaml, train/demo.yaml, evaluate/demo.yaml.")] = Path(
-        "configs"
-    ),
+    *,
+    configs: Annotated[
+        Path, typer.Option(help="Folder with ingest/demo.yaml, train/demo.yaml and evaluate/demo.yaml.")
+    ] = Path("configs"),
 ) -> None:
     """Draw a phantom archive, shard it, pretrain, evaluate on held-out patients, index, and report.
 
@@ -29,32 +39,39 @@ def demo(
 
     if not configs.is_dir():
         raise ConfigError(f"{configs}: no such folder; run this from the project's root, or pass --configs")
-    stages = _Stages(total=5)
-    ingest_config = load(IngestConfig, configs / "ingest" / "demo.yaml")
-    train_config = load(TrainConfig, configs / "train" / "demo.yaml")
-    evaluate_config = load(EvaluateConfig, configs / "evaluate" / "demo.yaml")
-    run = train_config.output
+    archive = load(IngestConfig, configs / "ingest" / "demo.yaml")
+    pretraining = load(TrainConfig, configs / "train" / "demo.yaml")
+    evaluation = load(EvaluateConfig, configs / "evaluate" / "demo.yaml")
+    run, index = pretraining.output, pretraining.output / "index"
+    stages = _Stages(total=4)
 
-    stages.begin("drawing a phantom archive and writing shards", ingest_config.output)
+    stages.begin("draw a phantom archive and write shards", archive.output)
     from vlp.ingest.pipeline import ingest
 
-    ingest(ingest_config)
-    stages.begin("pretraining on the CPU", run)
+    ingest(archive)
+    stages.begin("pretrain on the CPU", run)
     from vlp.train.run import train
 
-    train(train_config)
-    stages.begin("evaluating on patients the model has not seen", evaluate_config.output)
+    train(pretraining)
+    stages.begin("evaluate on patients the model has not seen", evaluation.output)
     from vlp.evaluate.run import evaluate
 
-    results = evaluate(evaluate_config)
-    stages.begin("building the retrieval index", run / "index")
-    image = _index(train_config.output, ingest_config.output, evaluate_config.checkpoint)
-    stages.begin("summing up", run)
-    _sum_up(results, run, evaluate_config.checkpoint, image, seconds=stages.elapsed())
+    results = evaluate(evaluation)
+    stages.begin("index the archive for case retrieval", index)
+    from vlp.data import open_shards
+    from vlp.inference.engine import load as load_engine
+    from vlp.retrieval.index import build
+
+    reader = open_shards(archive.output)
+    build(load_engine(evaluation.checkpoint), reader, index)
+    image = _example_image(reader, run)
+    _print_estimates(results)
+    typer.echo(f"\nDone in {stages.elapsed() / 60:.1f} minutes.  Report: {evaluation.output / 'report.html'}")
+    typer.echo(_next_steps(evaluation.checkpoint, index, image))
 
 
 class _Stages:
-    """Says what is being done, where it goes, and how long all of it took."""
+    """Says what is being done, where it goes, and how long it all took."""
 
     def __init__(self, *, total: int) -> None:
         self._total = total
@@ -63,7 +80,39 @@ class _Stages:
 
     def begin(self, what: str, where: Path) -> None:
         self._done += 1
-        typer.echo(f"[{self._done}/{self._total}] {self.elapsed():5.0f} s  {what} -> {where}", err=True)
+        typer.echo(f"[{self._done}/{self._total}] {what} -> {where}  ({self.elapsed():.0f} s so far)", err=True)
 
     def elapsed(self) -> float:
         return time.monotonic() - self._started
+
+
+def _example_image(reader: "ShardReader", run: Path) -> Path:
+    """The first held-out radiograph with the example finding (else the first), written where commands can use it."""
+    from vlp.records import Certainty
+
+    keys = reader.keys("test")
+    with_finding = (key for key in keys if reader.study(key).labels.get(_EXAMPLE_FINDING) is Certainty.PRESENT)
+    key = next(with_finding, keys[0])
+    path = run / f"example.{reader.manifest.image_format}"
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(reader.encoded(key, 0))
+    os.replace(partial, path)
+    return path
+
+
+def _print_estimates(results: "Sequence[Result]") -> None:
+    """The figures people ask for first: every AUROC, and what is averaged or not about one finding."""
+    shown = [row for row in results if row.metric == "auroc" or row.finding in (_MACRO, "all")]
+    rows = [(row.task, row.metric, row.finding, row.text, row.n_positive, row.n_patients) for row in shown]
+    columns = ("task", "metric", "finding", "value [95 % interval]", "positive", "patients")
+    print_table("Held-out phantom patients", columns, rows, note="Research use, not a medical device.")
+
+
+def _next_steps(checkpoint: Path, index: Path, image: Path) -> str:
+    commands = (
+        f"vlp classify {checkpoint} {image}",
+        f'vlp ground {checkpoint} {image} "There is {_EXAMPLE_FINDING}."',
+        f"vlp index search {index} --checkpoint {checkpoint} --image {image}",
+        "vlp ingest configs/ingest/shared_sample.yaml",
+    )
+    return "Try next (in the environment: source .venv/bin/activate):\n" + "\n".join(f"  {line}" for line in commands)

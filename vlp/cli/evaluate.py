@@ -1,5 +1,6 @@
 """`vlp evaluate`: what a checkpoint is worth on patients it has not seen."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from vlp.cli.console import print_json, print_table
 if TYPE_CHECKING:
     from vlp.evaluate.results import Result
 
-RESULT_COLUMNS = ("task", "metric", "finding", "value [interval]", "patients", "positive")
+_NOTE = "value [interval]; everything else is in results.json.  Research use, not a medical device."
 
 
 def evaluate(
@@ -30,13 +31,42 @@ def evaluate(
     show(run(settings), settings.output, as_json=json)
 
 
-def show(results: "list[Result]", folder: Path, *, as_json: bool) -> None:
-    """Prints results as one JSON list or as a table with the paths of what was written."""
+def show(results: "Sequence[Result]", folder: Path, *, as_json: bool) -> None:
+    """Prints results as one JSON list, or as a table per task with the paths of what was written."""
     from dataclasses import asdict
 
     if as_json:
         print_json([asdict(row) for row in results])
         return
-    rows = [(row.task, row.metric, row.finding, row.text, row.n_patients, row.n_positive) for row in results]
-    print_table("Results", RESULT_COLUMNS, rows, note="Research use, not a medical device.")
-    typer.echo(f"results: {folder / 'results.json'}\nreport:  {folder / 'report.html'}")
+    _per_finding(results, "classification", "Zero-shot diagnosis", {"auroc": "AUROC", "average_precision": "AP"})
+    _per_finding(results, "grounding", "Localisation", {"pointing_game": "pointing game", "dice": "Dice"})
+    _retrieval(results)
+    typer.echo(f"{_NOTE}\nresults: {folder / 'results.json'}\nreport:  {folder / 'report.html'}")
+
+
+def _per_finding(results: "Sequence[Result]", task: str, title: str, metrics: dict[str, str]) -> None:
+    """One row per finding, one column per metric: narrow enough for 80 characters."""
+    rows = {(row.metric, row.finding): row for row in results if row.task == task}
+    first = next(iter(metrics))
+    findings = [finding for metric, finding in rows if metric == first]
+    if findings:
+        table = [
+            (finding, *(rows[metric, finding].text for metric in metrics), rows[first, finding].n_positive)
+            for finding in findings
+        ]
+        print_table(title, ("finding", *metrics.values(), "positive"), table)
+
+
+def _retrieval(results: "Sequence[Result]") -> None:
+    from vlp.metrics.estimate import format_interval
+
+    rows = {row.metric: row for row in results if row.task == "retrieval"}
+    table = []
+    for name in rows:
+        if f"{name}_over_random" in rows:
+            ratio = rows[f"{name}_over_random"]
+            times = format_interval(ratio.value, ratio.low, ratio.high, digits=2)
+            short = name.replace("precision_at_", "P@").replace("ndcg_at_", "nDCG@")
+            table.append((short, rows[name].text, rows[f"{name}_random"].text, times))
+    if table:
+        print_table("Retrieval", ("figure", "model", "random cases", "ratio"), table)

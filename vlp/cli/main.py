@@ -5,7 +5,16 @@ import sys
 
 import typer
 
+from vlp.cli import config, index, shards
+from vlp.cli.classify import classify
 from vlp.cli.console import BAD_INPUT
+from vlp.cli.demo import demo
+from vlp.cli.doctor import doctor
+from vlp.cli.evaluate import evaluate
+from vlp.cli.ground import ground
+from vlp.cli.ingest import ingest
+from vlp.cli.report import report
+from vlp.cli.train import train
 from vlp.errors import VlpError
 
 app = typer.Typer(
@@ -17,6 +26,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+app.command()(ingest)
+app.add_typer(shards.app, name="shards")
+app.command()(train)
+app.command()(evaluate)
+app.command()(report)
+app.command()(classify)
+app.command()(ground)
+app.add_typer(index.app, name="index")
+app.add_typer(config.app, name="config")
+app.command()(doctor)
+app.command()(demo)
 
 
 def main() -> None:

@@ -136,14 +136,21 @@ def make_loader(
         consumed=consumed,
     )
     batches = Batches(
-        reader, split=split, config=config, preprocess=preprocess, tokenizer=tokenizer, train=train, plan=plan, rank=rank
+        reader,
+        split=split,
+        config=config,
+        preprocess=preprocess,
+        tokenizer=tokenizer,
+        train=train,
+        plan=plan,
+        rank=rank,
     )
     if config.workers and config.cache_bytes:
         batches.fill_cache()
     return BatchLoader(batches, start=min(start, plan.num_steps), workers=config.workers, prefetch=config.prefetch)
 
 
-class Batches(Dataset):  # type: ignore[type-arg]
+class Batches(Dataset):
     """Item `n` is batch number `n` of an epoch, or the error that kept it from being made."""
 
     def __init__(
@@ -244,7 +251,7 @@ class Batches(Dataset):  # type: ignore[type-arg]
         return [things[index] for index in sorted(rng.choice(len(things), size=count, replace=False))]
 
 
-class BatchLoader(DataLoader):  # type: ignore[type-arg]
+class BatchLoader(DataLoader):
     """A `DataLoader` of ready batches."""
 
     dataset: Batches

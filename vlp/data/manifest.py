@@ -1,5 +1,6 @@
 """`manifest.json`: what a folder of shards holds, and where in its tars every study lies."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +13,8 @@ from vlp.errors import DataError
 from vlp.records import FRONTAL, Certainty, Split, View
 
 FILE_NAME = "manifest.json"
+CODE_VERSION = importlib.metadata.version("vlp")
+"""Version of the installed package; `import vlp` for it would point up the layers."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
@@ -52,7 +55,7 @@ class SplitCounts(Config):
     sentences: Count = 0
     without_sentences: Count = 0
     """Studies training cannot use."""
-    findings: dict[str, dict[Certainty, Count]] = {}
+    findings: dict[str, dict[Certainty, Count]] = Field(default_factory=dict)
     """Finding -> certainty -> studies labelled so."""
 
 
@@ -62,20 +65,20 @@ class Manifest(Config):
     format: Literal["vlp-shards"] = "vlp-shards"
     schema_version: Literal[1] = 1
     vlp_version: str
-    recipe: dict[str, Any] = {}
+    recipe: dict[str, Any] = Field(default_factory=dict)
     """The configuration the shards were made by."""
     source_fingerprint: str = ""
     image_format: Literal["jpg", "png"]
     synthetic: bool = False
     """Whether any study was drawn by a program."""
-    splits: dict[Split, SplitCounts] = {}
-    labels_origin: dict[str, Count] = {}
+    splits: dict[Split, SplitCounts] = Field(default_factory=dict)
+    labels_origin: dict[str, Count] = Field(default_factory=dict)
     """Studies by where their labels come from: the source, the report, nowhere."""
-    sentences_origin: dict[str, Count] = {}
+    sentences_origin: dict[str, Count] = Field(default_factory=dict)
     """Sentences by where they come from: a report, or the labels of the source."""
-    licenses: dict[str, Count] = {}
+    licenses: dict[str, Count] = Field(default_factory=dict)
     """Studies by licence."""
-    faults: dict[str, Count] = {}
+    faults: dict[str, Count] = Field(default_factory=dict)
     """Studies left out, by kind of fault."""
     shards: tuple[Shard, ...]
 
@@ -83,6 +86,12 @@ class Manifest(Config):
     def num_studies(self) -> int:
         """Studies in all splits."""
         return sum(shard.num_samples for shard in self.shards)
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the index of samples, as plain values; shards with size and checksum."""
+        values: dict[str, Any] = self.model_dump(mode="json", exclude={"shards"})
+        values["shards"] = [shard.model_dump(mode="json", exclude={"samples"}) for shard in self.shards]
+        return values
 
     def patients(self, split: Split) -> frozenset[str]:
         """Pseudonyms of the persons in one split."""
@@ -99,7 +108,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{folder}: not a folder of shards: {FILE_NAME}: {error.strerror}; run vlp ingest first") from None
+        raise DataError(
+            f"{folder}: not a folder of shards: {FILE_NAME}: {error.strerror}; run vlp ingest first"
+        ) from None
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:

@@ -27,7 +27,7 @@ from vlp.records import (
     View,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Literal[1] = 1
 TextOrigin = Literal["report", "labels", "none"]
 LabelsOrigin = Literal["source", "report", "none"]
 """Whether labels came with the archive or were read from the report by us."""
@@ -40,7 +40,7 @@ class PersonJson(Config):
     id: str
     age: float | None = None
     sex: Literal["F", "M"] | None = None
-    groups: dict[str, str] = {}
+    groups: dict[str, str] = Field(default_factory=dict)
 
 
 class ImageJson(Config):
@@ -74,21 +74,21 @@ class SentenceJson(Config):
 class BoxJson(Config):
     """A box (x0, y0, x1, y1) in pixels of the stored image."""
 
-    kind: Literal["box"] = "box"
+    kind: Literal["box"]
     box: tuple[float, float, float, float]
 
 
 class PointJson(Config):
     """A point (x, y) in pixels of the stored image."""
 
-    kind: Literal["point"] = "point"
+    kind: Literal["point"]
     point: tuple[float, float]
 
 
 class MaskJson(Config):
     """Run lengths of a mask over the stored image, column by column, zeros first."""
 
-    kind: Literal["mask"] = "mask"
+    kind: Literal["mask"]
     rows: Annotated[int, Field(ge=1)]
     columns: Annotated[int, Field(ge=1)]
     counts: tuple[Count, ...]
@@ -105,7 +105,7 @@ class RegionJson(Config):
 class SampleJson(Config):
     """One study as its shard describes it."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1]
     key: str
     study: str
     source: str
@@ -117,7 +117,7 @@ class SampleJson(Config):
     text_origin: TextOrigin
     language: str = "en"
     sentences: tuple[SentenceJson, ...] = ()
-    labels: dict[str, Certainty] = {}
+    labels: dict[str, Certainty] = Field(default_factory=dict)
     labels_origin: LabelsOrigin = "none"
     regions: tuple[RegionJson, ...] = ()
     earlier: tuple[str, ...] = ()
@@ -166,6 +166,7 @@ class SampleJson(Config):
             raise DataError("a study without a split or without an image cannot be put into a shard")
         person = study.person
         return cls(
+            schema_version=SCHEMA_VERSION,
             key=key,
             study=study.id,
             source=study.source,
@@ -214,7 +215,9 @@ class SampleJson(Config):
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(str(part) for part in fault["loc"])
-            raise DataError(f"{where}: not a sample of schema version {SCHEMA_VERSION}: {place}: {fault['msg']}") from None
+            raise DataError(
+                f"{where}: not a sample of schema version {SCHEMA_VERSION}: {place}: {fault['msg']}"
+            ) from None
 
 
 def shard_key(study_id: str, salt: str) -> str:
@@ -252,14 +255,16 @@ def _sentence_json(sentence: Sentence) -> SentenceJson:
 def _to_json(region: Region) -> BoxJson | PointJson | MaskJson:
     geometry = region.geometry
     if isinstance(geometry, Mask):
-        return MaskJson(rows=geometry.rows, columns=geometry.columns, counts=geometry.counts)
+        return MaskJson(kind="mask", rows=geometry.rows, columns=geometry.columns, counts=geometry.counts)
     numbers = tuple(float(number) for number in geometry)
     if len(numbers) == 4:
-        return BoxJson(box=numbers)
-    return PointJson(point=(numbers[0], numbers[1]))
+        return BoxJson(kind="box", box=numbers)
+    return PointJson(kind="point", point=(numbers[0], numbers[1]))
 
 
-def _from_json(geometry: BoxJson | PointJson | MaskJson) -> Mask | tuple[float, float, float, float] | tuple[float, float]:
+def _from_json(
+    geometry: BoxJson | PointJson | MaskJson,
+) -> Mask | tuple[float, float, float, float] | tuple[float, float]:
     if isinstance(geometry, MaskJson):
         return Mask(rows=geometry.rows, columns=geometry.columns, counts=geometry.counts)
     return geometry.box if isinstance(geometry, BoxJson) else geometry.point

@@ -25,7 +25,7 @@ class Preprocess(Config):
     size: PositiveInt | tuple[PositiveInt, PositiveInt] = 224
     """Side of a square, or [rows, columns]."""
     fit: Literal["letterbox", "stretch", "crop"] = "letterbox"
-    """Whole image with black bars; whole image, proportions lost; or filled, the longer side cut equally at both ends."""
+    """Whole image with black bars; whole image, proportions lost; or filled, the longer side cut at both ends."""
     channels: Literal[1, 3] = 1
     """Three repeats the one channel, for towers pretrained on colour pictures."""
     mean: float = 0.5
@@ -45,7 +45,7 @@ class Preprocess(Config):
         Placement,
         Bool[np.ndarray, "model_rows model_columns"] | None,
     ]:
-        """The image at the model's size, where its pixels went, and True where there is only padding (None: nowhere)."""
+        """The image at the model's size, where its pixels went, and True where there is padding (None: nowhere)."""
         rows, columns = pixels.shape
         target_rows, target_columns = self.rows_columns
         new_rows, new_columns = _scaled_size((rows, columns), (target_rows, target_columns), self.fit)
@@ -102,6 +102,8 @@ class Augment(Config):
     ) -> tuple[UInt8[np.ndarray, "rows columns"], np.ndarray]:
         """An image at the model's size changed as `rng` decides, and the 3 x 3 affine map of its points (x, y, 1)."""
         compose = _compose(self)
+        if compose is None:
+            return seen, np.eye(3)
         compose.set_random_seed(int(rng.integers(2**31)))
         rows, columns = seen.shape
         # Three points travel along as keypoints; where they end up is the map.  The library counts from pixel
@@ -117,6 +119,7 @@ class Augment(Config):
 
 @lru_cache(maxsize=8)
 def _compose(augment: Augment) -> Any:
+    """The library's form of the settings; None where every change is switched off."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for a newer version
     import albumentations
 
@@ -140,6 +143,8 @@ def _compose(augment: Augment) -> Any:
         )
     if augment.noise:
         changes.append(albumentations.GaussNoise(std_range=(0.0, augment.noise), p=probability))
+    if not changes:
+        return None
     return albumentations.Compose(
         changes, keypoint_params=albumentations.KeypointParams(format="xy", remove_invisible=False)
     )

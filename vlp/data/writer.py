@@ -19,8 +19,8 @@ from typing import IO, Any, Literal
 import cv2
 import numpy as np
 
-import vlp
 from vlp.data.manifest import (
+    CODE_VERSION,
     SPLITS,
     Manifest,
     Sample,
@@ -159,9 +159,8 @@ class ShardWriter:
                 number += 1
             tar = self._tars[sample.split] = _Tar(self._temporary, sample.split, number)
         members = {image.member: content for image, content in zip(sample.images, encoded.images, strict=True)}
-        members["txt"] = text_of(encoded.study)[0].encode("utf-8", errors="replace")
-        members["json"] = sample.model_dump_json(exclude_defaults=True, exclude={"schema_version"}).encode()
-        members["json"] = b'{"schema_version":1,' + members["json"][1:]
+        members["txt"] = text_of(encoded.study)[0].encode()
+        members["json"] = sample.model_dump_json(exclude_defaults=True).encode()
         tar.add(sample, members)
 
     def _finish(self) -> None:
@@ -170,7 +169,7 @@ class ShardWriter:
         self._shards.extend(tar.finish() for tar in self._tars.values())
         shards = sorted(self._shards, key=lambda shard: (SPLITS.index(shard.split), shard.name))
         manifest = self._counts.manifest(
-            vlp_version=vlp.__version__,
+            vlp_version=CODE_VERSION,
             recipe=self._recipe,
             source_fingerprint=self._source_fingerprint,
             image_format=self._image_format,

@@ -71,7 +71,7 @@ def write(engine: "Engine", reader: ShardReader, config: EvaluateConfig, *, ques
     for number, (finding, key) in enumerate(progress(chosen, description="drawing examples", unit="studies")):
         stem = f"{number:02d}-{finding.replace(' ', '-').replace('/', '-')}"
         facts = {"number": number, "finding": finding, "study": key}
-        facts |= _answer(engine, reader, questions, finding, key, partial / stem)
+        facts |= _answer(engine, reader, config, questions, finding, key, partial / stem)
         facts |= {"cases": _cases(reader, gallery, key, partial / stem)}
         write_text(partial / f"{stem}.json", json.dumps(facts, indent=1, ensure_ascii=False))
     shutil.rmtree(folder, ignore_errors=True)
@@ -80,7 +80,13 @@ def write(engine: "Engine", reader: ShardReader, config: EvaluateConfig, *, ques
 
 
 def _answer(
-    engine: "Engine", reader: ShardReader, questions: Questions, finding: str, key: str, stem: Path
+    engine: "Engine",
+    reader: ShardReader,
+    config: EvaluateConfig,
+    questions: Questions,
+    finding: str,
+    key: str,
+    stem: Path,
 ) -> dict[str, Any]:
     study = reader.study(key)
     index = _index(reader, key, study.regions, finding)
@@ -90,7 +96,8 @@ def _answer(
     text = dict(zip(questions.findings, questions.texts, strict=True))[finding]
     answer = engine.ground(pixels, text)
     features, _ = engine.features([pixels])
-    evidence = weigh(engine, features, questions.findings, descriptors=questions.descriptors).diagnoses()[0]
+    asked, descriptors = questions.findings, questions.descriptors
+    evidence = weigh(engine, features, asked, descriptors=descriptors, prompts=config.prompts).diagnoses()[0]
     picture = pictures.radiograph(pixels)
     pictures.write_png(pictures.outlined(picture, truth), stem.with_name(f"{stem.name}-image.png"))
     veiled = pictures.outlined(pictures.overlaid(picture, answer.map, answer.peak), truth)

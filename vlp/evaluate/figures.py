@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from vlp.evaluate.results import Result
 
-WIDTH = 260
+WIDTH = 220
 _PAD = 8
 _ROW = 22
 

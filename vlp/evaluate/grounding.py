@@ -5,6 +5,7 @@ decided later, per finding, from the rows of the validation split alone.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from vlp.evaluate import predictions
 from vlp.evaluate.config import DIFFUSE, EvaluateConfig
 from vlp.evaluate.results import MACRO, Result, result
 from vlp.metrics.bootstrap import Resamples, Sampled, macro_estimate, weighted_mean
+from vlp.metrics.estimate import Estimate
+from vlp.metrics.proportion import wilson
 from vlp.metrics.segmentation import best_threshold, box_mask, dice_from_counts, iou_from_counts, overlaps, peak
 from vlp.records import Mask, Region
 
@@ -115,10 +118,24 @@ def estimate(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> list[
         average = macro_estimate(focal_members, level=config.level)
         results.append(result(TASK, metric, MACRO, average, method=f"mean of {len(focal)} focal findings"))
         results += [
-            result(TASK, metric, finding, member.estimate(level=config.level), method=_words(metric, cut.get(finding)))
+            result(TASK, metric, finding, _of_finding(metric, member, config), method=_words(metric, cut.get(finding)))
             for finding, member in members.items()
         ]
     return results
+
+
+def _of_finding(metric: str, member: Sampled, config: EvaluateConfig) -> Estimate:
+    """The bootstrap estimate; where every image is a hit, or every one a miss, Wilson's interval over patients.
+
+    Resampling equal values gives an interval of no width, which would claim certainty from a handful of images.
+    """
+    found = member.estimate(level=config.level)
+    if metric != "pointing_game" or found.value not in (0.0, 1.0):
+        return found
+    low, high = wilson(round(found.value * member.n_patients), member.n_patients, level=config.level)
+    return replace(
+        found, low=low, high=high, reason=None, method="Wilson interval over patients, since all images agree"
+    )
 
 
 def _sample(draws: Resamples, metric: str, rows: Sequence[Mapping[str, Any]], threshold: float | None) -> Sampled:

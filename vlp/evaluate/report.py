@@ -38,7 +38,7 @@ def report(run: Path) -> list[Result]:
     meta = _read_json(run / META_FILE)
     results, thresholds = score(run, settings)
     material = page.Material(
-        title=f"Evaluation of {settings.checkpoint.name or 'a checkpoint'} on {settings.split} studies",
+        title=f"{settings.output.name or 'vlp'}: evaluation on {settings.split} studies",
         results=results,
         config=settings,
         meta={**meta, "thresholds": thresholds},

@@ -30,8 +30,9 @@ Picture: TypeAlias = Path | str | np.ndarray
 """A file, or pixels [rows columns] as uint8 with bone bright."""
 
 _CACHED_TEXTS = 65_536
-_SCORE_CELLS = 32_000_000
+_SCORE_CELLS = 8_000_000
 """Text x image x patch cells scored in one go, so that many prompts on many images stay in memory."""
+_MANY_BATCHES = 8
 _INVISIBLE = frozenset({"Cf", "Cc", "Cs", "Co"})
 """Unicode categories that never belong in a sentence: zero-width and direction marks, controls, surrogates."""
 
@@ -139,7 +140,7 @@ class Engine:
         step = max(1, _SCORE_CELLS // max(1, len(texts) * patches))
         similarity, logits = [], []
         with torch.inference_mode():
-            for start in range(0, len(features.pooled), step):
+            for start in _told(range(0, len(features.pooled), step), "scoring images"):
                 scores = self.model.score(text, _rows(features, start, start + step))
                 similarity.append(scores.similarity.float().cpu().numpy())
                 logits.append(scores.logits.float().cpu().numpy())
@@ -207,9 +208,7 @@ class Engine:
         return grounding.ground(self, image, text, threshold=threshold)
 
     def _encoded(self, images: Sequence[Picture]) -> Iterator[tuple[ImageFeatures, tuple[Placement, ...]]]:
-        starts = range(0, len(images), self._batch_images)
-        shown = progress(starts, description="images through the model", unit="batches") if len(starts) > 1 else starts
-        for start in shown:
+        for start in _told(range(0, len(images), self._batch_images), "images through the model"):
             prepared = [
                 self.model.config.preprocess.apply(_pixels(image))
                 for image in images[start : start + self._batch_images]
@@ -250,6 +249,12 @@ class Engine:
             if count > limit:
                 raise DataError(f"a text has {count} tokens, the model reads at most {limit}; shorten it")
         return cleaned
+
+
+def _told(starts: range, description: str) -> Iterator[int]:
+    """The starts of batches, with a bar where there are many: callers that ask in small groups have their own."""
+    many = len(starts) >= _MANY_BATCHES
+    yield from progress(starts, description=description, unit="batches") if many else starts
 
 
 def _checkpoint_folder(path: Path) -> Path:

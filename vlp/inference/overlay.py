@@ -30,8 +30,8 @@ def write_overlay(
 ) -> None:
     """Draws the image and beside it one panel per answer; written whole or not at all.
 
-    A panel shows the map where it was seen, in one colour scale with a bar in units of the cosine; the mask's outline,
-    the box and the peak only where something reaches the threshold.
+    A panel shows the map with a bar in units of the cosine, the mask's outline, the box and the peak; where nothing
+    reaches the threshold it shows the bare image and says so.
 
     Args:
         path: the PNG.
@@ -65,9 +65,11 @@ def write_overlay(
 
 
 def _draw_answer(figure: Any, axis: Any, answer: Grounding) -> None:
-    extent = _extent(answer.map)
-    shown = axis.imshow(answer.map, cmap="viridis", alpha=_OPACITY, extent=extent, interpolation="nearest")
-    bar = figure.colorbar(shown, ax=axis, shrink=0.75, pad=0.02)
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    scale = ScalarMappable(Normalize(np.nanmin(answer.map), np.nanmax(answer.map)), cmap="viridis")
+    bar = figure.colorbar(scale, ax=axis, shrink=0.75, pad=0.02, alpha=_OPACITY)
     bar.set_label("cosine similarity", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.ax.axhline(answer.threshold, color="red", linewidth=1.2)
@@ -75,6 +77,14 @@ def _draw_answer(figure: Any, axis: Any, answer: Grounding) -> None:
     axis.set_title(_wrapped(answer.text) + below, fontsize=9, parse_math=False)
     if not answer.mask.any():
         return
+    axis.imshow(
+        answer.map,
+        norm=scale.norm,
+        cmap=scale.cmap,
+        alpha=_OPACITY,
+        extent=_extent(answer.map),
+        interpolation="nearest",
+    )
     if not answer.mask.all():
         xs, ys = np.arange(answer.mask.shape[1]) + 0.5, np.arange(answer.mask.shape[0]) + 0.5
         axis.contour(xs, ys, answer.mask.astype(float), levels=[0.5], colors="white", linewidths=0.9)

@@ -7,7 +7,8 @@ comparison findings impression labels boxes mask license study_order`.  Everythi
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -43,7 +44,7 @@ _logger = log.get_logger(__name__)
 
 
 class _Box(BaseModel):
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
     label: str
     x: float
     y: float
@@ -54,7 +55,7 @@ class _Box(BaseModel):
 class _Row(BaseModel):
     """One line; ids are text, so that no leading zero is lost."""
 
-    model_config = ConfigDict(strict=True, extra="ignore")
+    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
     file: str
     study_id: str
     patient_id: str
@@ -98,22 +99,21 @@ class FolderSource(Source):
     def units(self) -> Sequence[str]:
         """One unit per patient: the places of his lines in the manifest, as "line@offset" joined by commas."""
         places: dict[str, list[str]] = {}
-        outside: dict[str, int] = {}
+        outside: Counter[str] = Counter()
         for number, offset, line in self._lines():
             values = _loads(line)
-            if values is None or not isinstance(values.get("patient_id"), str):
+            patient = values.get("patient_id") if values is not None else None
+            if values is None or not isinstance(patient, str):
                 places[f"\0{number}"] = [f"{number}@{offset}"]  # its fault is reported when it is loaded
             elif self._wanted(values):
-                places.setdefault(values["patient_id"], []).append(f"{number}@{offset}")
-                for name in values.get("labels") or ():
-                    if canonical(name) is None:
-                        outside[name] = outside.get(name, 0) + 1
+                places.setdefault(patient, []).append(f"{number}@{offset}")
+                outside.update(name for name in _names(values.get("labels")) if canonical(name) is None)
         if not places:
             raise DataError(f"{self.path / FILE_NAME}: no image to use; is it empty, or does a filter leave all out?")
         if outside:
             names = ", ".join(f"{name} ({count})" for name, count in sorted(outside.items()))
             _logger.info("labels outside the vocabulary become the person's group 'diagnosis': %s", names)
-        return [",".join(patient) for patient in places.values()]
+        return [",".join(lines) for lines in places.values()]
 
     def load(self, unit: str) -> Iterator[LoadedStudy | StudyFault]:
         """The studies of one patient, oldest first where the archive says the order."""
@@ -147,7 +147,12 @@ class FolderSource(Source):
                 id_ = row.id or row.file
                 images.append(
                     ImageFile(
-                        id=id_, path=path, view=self._view(row), rows=file.rows, columns=file.columns, sha256=file.sha256
+                        id=id_,
+                        path=path,
+                        view=self._view(row),
+                        rows=file.rows,
+                        columns=file.columns,
+                        sha256=file.sha256,
                     )
                 )
                 pixels.append(image)
@@ -233,7 +238,9 @@ class FolderSource(Source):
             raise DataError(f"{self.path / FILE_NAME}: cannot be read: {error.strerror}") from None
 
 
-def _study(rows: list[_Row], images: tuple[ImageFile, ...], regions: tuple[Region, ...], earlier: tuple[str, ...]) -> Study:
+def _study(
+    rows: list[_Row], images: tuple[ImageFile, ...], regions: tuple[Region, ...], earlier: tuple[str, ...]
+) -> Study:
     first = rows[0]
     text = next((text for row in rows if (text := _report_text(row))), None)
     labels = {name: value for row in rows for name, value in row.labels.items()}
@@ -271,6 +278,10 @@ def _report_text(row: _Row) -> str | None:
 def _order(row: _Row) -> tuple[int, float]:
     """Studies without a place in time come last and are nobody's predecessors."""
     return (1, 0.0) if row.study_order is None else (0, row.study_order)
+
+
+def _names(labels: object) -> Iterable[str]:
+    return labels if isinstance(labels, dict) else ()
 
 
 def _loads(line: bytes) -> dict[str, object] | None:

@@ -13,11 +13,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-import vlp
 from vlp import log
 from vlp.config import Config
 from vlp.data import open_shards
-from vlp.data.manifest import Manifest, is_shard_folder
+from vlp.data.manifest import CODE_VERSION, Manifest, is_shard_folder
 from vlp.data.writer import JPEG_QUALITY, EncodedStudy, ImageFormat, ShardWriter, refuse_foreign_folder
 from vlp.errors import DataError
 from vlp.ingest.folder import FolderSource
@@ -139,7 +138,7 @@ class _Tally:
         total = self.studies + bad
         if total == 0:
             raise DataError("the archive holds no study")
-        if bad > self.error_budget * total:
+        if _too_many(bad, self.studies, self.error_budget):
             counts = ", ".join(f"{count} {code}" for code, count in self.faults.most_common())
             raise DataError(
                 f"{bad} of {total} studies cannot be used ({counts}), more than error_budget {self.error_budget:g} "
@@ -168,9 +167,14 @@ def _finished(folder: Path, config: IngestConfig, fingerprint: str) -> Manifest 
     same = (
         manifest.recipe == config.recipe()
         and manifest.source_fingerprint == fingerprint
-        and manifest.vlp_version == vlp.__version__
+        and manifest.vlp_version == CODE_VERSION
+        and not _too_many(sum(manifest.faults.values()), manifest.num_studies, config.error_budget)
     )
     return manifest if same else None
+
+
+def _too_many(faults: int, studies: int, error_budget: float) -> bool:
+    return faults > error_budget * (studies + faults)
 
 
 def _num_workers(config: IngestConfig) -> int:

@@ -47,7 +47,12 @@ def complete(study: Study, preparation: Preparation) -> tuple[Study, LabelsOrigi
 
     Sentences are read from the report.  Where there is none, they are made from the labels, if that is wanted.
     The archive's own labels win; where it has none, the report's are read.
+
+    Raises:
+        DataError: if the report cannot be written as UTF-8.
     """
+    if study.report is not None and not _is_text(study.report.text):
+        raise DataError("the report holds half a character (a lone surrogate); its encoding is broken")
     labels: Mapping[str, Certainty] = study.labels
     labels_origin: LabelsOrigin = "source" if labels else "none"
     if study.report is not None and not labels:
@@ -62,6 +67,14 @@ def complete(study: Study, preparation: Preparation) -> tuple[Study, LabelsOrigi
     if split is None:
         split = assign(study.person.id, salt=preparation.splits.salt, fractions=preparation.splits.fractions)
     return replace(study, sentences=sentences, labels=labels, split=split), labels_origin
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def limit_size(loaded: LoadedStudy, max_side_px: int | None) -> LoadedStudy:
@@ -102,5 +115,7 @@ def _scaled(region: Region, before: tuple[int, int], after: tuple[int, int]) -> 
         small = cv2.resize(picture, (after[1], after[0]), interpolation=cv2.INTER_AREA)
         return replace(region, geometry=Mask.encode(small >= 0.5))
     down, across = after[0] / before[0], after[1] / before[1]
-    numbers = tuple(value * (across if index % 2 == 0 else down) for index, value in enumerate(geometry))
-    return replace(region, geometry=numbers)
+    if len(geometry) == 2:
+        return replace(region, geometry=(geometry[0] * across, geometry[1] * down))
+    x0, y0, x1, y1 = geometry
+    return replace(region, geometry=(x0 * across, y0 * down, x1 * across, y1 * down))

@@ -107,7 +107,7 @@ class _SimilarityAttention(torch.autograd.Function):
         with torch.autocast(text.device.type, enabled=False):
             beta = tau_attention.reciprocal()
             r = _reciprocal(length)
-            u = gradient * r
+            u, l_r, mean = gradient * r, similarity * r, similarity * length
             d_text = torch.zeros_like(text)
             d_patches = torch.empty_like(patches)
             d_beta = torch.zeros_like(beta)
@@ -118,7 +118,7 @@ class _SimilarityAttention(torch.autograd.Function):
                 for texts in _spans(text.shape[0], tile.texts):
                     T = text[texts]
                     C, A = _attend(T, V, nowhere, beta)
-                    here = (u[texts, images, None], (similarity * r)[texts, images, None])
+                    here = (u[texts, images, None], l_r[texts, images, None], mean[texts, images, None])
                     d_T, d_tile_beta = _differentiate(T, V, G, C, A, beta, here, d_V)
                     d_text[texts] += d_T
                     d_beta += d_tile_beta
@@ -135,20 +135,25 @@ def _differentiate(
     C: Tensor,
     A: Tensor,
     beta: Tensor,
-    here: tuple[Tensor, Tensor],
+    here: tuple[Tensor, Tensor, Tensor],
     d_V: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """(dL/dT, dL/dbeta) of a tile; adds dL/dV to `d_V`.  `here` holds u r and l r, [S I 1].
+    """(dL/dT, dL/dbeta) of a tile; adds dL/dV to `d_V`.  `here` holds u r, l r and the mean cosine, [S I 1].
 
     With q_k = <m, v_k>:  u w_k = u r a_k (c_k - l r q_k).  What multiplies v_k in dL/dt and t in dL/dv_k is the same
     E_k = u r a_k + beta u w_k, so two products serve both; what is left of dL/dv_k is -a_k u l r^2 m.
     """
-    u_r, l_r = here
-    m = None if G is not None else torch.bmm(A.transpose(0, 1), V)
-    q = torch.bmm(A.transpose(0, 1), G) if m is None else torch.bmm(m, V.transpose(1, 2))
+    u_r, l_r, mean = here
+    m = None
+    if G is None:
+        m = torch.bmm(A.transpose(0, 1), V)
+        q = torch.bmm(m, V.transpose(1, 2))
+    else:
+        q = torch.bmm(A.transpose(0, 1), G)
     A_u = A * u_r
     W = q.transpose(0, 1).mul(-l_r).add_(C).mul_(A_u)
-    d_beta = torch.dot(W.reshape(-1), C.reshape(-1))
+    # sum_k w_k = 0, so the mean cosine can be taken from c_k first, and its size out of the rounding.
+    d_beta = torch.dot(W.reshape(-1), (C - mean).reshape(-1))
     E = W.mul_(beta).add_(A_u).reshape(T.shape[0], -1)
     flat = V.reshape(-1, V.shape[-1])
     d_T = E @ flat

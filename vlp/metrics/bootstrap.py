@@ -18,6 +18,9 @@ from vlp.metrics.estimate import NO_ROWS, ONE_CLASS, TOO_MANY_NULLS, UNDEFINED_R
 
 MAX_UNDEFINED_RESAMPLES = 0.05
 MAX_UNDEFINED_MEMBERS = 0.20
+"""Of a macro average; beyond it the average would be of another list than the one declared."""
+MAX_MISSING_IN_RESAMPLE = 0.50
+"""Members a single resample may lack: rare findings have no positive in some draws, which widens the interval."""
 _CHUNK_ELEMENTS = 4_000_000
 """Weights held at once; bounds memory at 32 MB however many rows there are."""
 
@@ -137,14 +140,16 @@ def patient_bootstrap(
 def macro(members: dict[str, Sampled]) -> Sampled:
     """The mean over a declared list of members, undefined ones listed and left out.
 
-    Undefined if more than 20 % of the members are; the same rule holds within every resample.
+    Undefined if more than 20 % of the members are.  A resample is undefined if more than half of the members that
+    have a value are undefined in it, since a rare finding has no positive in some draws.
     """
     values = np.array([member.value for member in members.values()])
-    resampled = np.stack([member.resampled for member in members.values()]) if members else np.zeros((0, 0))
+    defined = [member.resampled for member in members.values() if not np.isnan(member.value)]
+    resampled = np.stack(defined) if defined else np.zeros((0, 0))
     # The largest set stands for the patients of the average, since members may lack rows of some patients.
     return Sampled(
-        value=float(_tolerant_mean(values[:, None])[0]),
-        resampled=_tolerant_mean(resampled),
+        value=float(_tolerant_mean(values[:, None], MAX_UNDEFINED_MEMBERS)[0]),
+        resampled=_tolerant_mean(resampled, MAX_MISSING_IN_RESAMPLE),
         n=max((member.n for member in members.values()), default=0),
         n_patients=max((member.n_patients for member in members.values()), default=0),
         n_positive=sum(member.n_positive for member in members.values()),
@@ -200,11 +205,11 @@ def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     return quotient
 
 
-def _tolerant_mean(values: Any) -> np.ndarray:
-    """Column means over the defined entries; NaN where more than a fifth of a column is undefined."""
+def _tolerant_mean(values: Any, tolerance: float) -> np.ndarray:
+    """Column means over the defined entries; NaN where a larger share of a column than `tolerance` is undefined."""
     defined = ~np.isnan(values)
     total = np.where(defined, values, 0.0).sum(axis=0)
     mean = _divide(total, defined.sum(axis=0))
-    enough = (~defined).sum(axis=0) <= MAX_UNDEFINED_MEMBERS * len(values)
+    enough = (~defined).sum(axis=0) <= tolerance * len(values)
     result: np.ndarray = np.where(enough, mean, np.nan)
     return result

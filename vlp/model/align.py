@@ -7,10 +7,10 @@ DINOv2 blocks, trained from scratch).
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlp.config import Config
 from vlp.errors import ConfigError
@@ -49,7 +49,7 @@ class Align(nn.Module):
         tokens = features.patches
         if self._global_token:
             tokens = torch.cat((features.pooled[:, None], tokens), dim=1)
-            padding = None if padding is None else F.pad(padding, (1, 0), value=False)
+            padding = None if padding is None else functional.pad(padding, (1, 0), value=False)
         attended = None if padding is None else ~(padding & ~padding.all(dim=1, keepdim=True))[:, None, None]
         for block in self.blocks:
             tokens = block(tokens, attended)
@@ -82,9 +82,10 @@ class _Block(nn.Module):
         self.attention_scale = nn.Parameter(torch.full((width,), config.layer_scale))
         self.mlp_norm = nn.LayerNorm(width, eps=1e-6)
         hidden = int(width * config.mlp_ratio)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        widen, narrow = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.mlp = nn.Sequential(widen, nn.GELU(), narrow)
         self.mlp_scale = nn.Parameter(torch.full((width,), config.layer_scale))
-        for layer in (self.query_key_value, self.output, self.mlp[0], self.mlp[2]):
+        for layer in (self.query_key_value, self.output, widen, narrow):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
 
@@ -99,6 +100,6 @@ class _Block(nn.Module):
         images, length, width = tokens.shape
         parts = self.query_key_value(tokens).view(images, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attended)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attended)
         result: Tensor = self.output(mixed.transpose(1, 2).reshape(images, length, width))
         return result

@@ -157,7 +157,8 @@ def _readme(model: VisionLanguageModel, facts: Mapping[str, Any]) -> str:
         "finds similar images. Its scores are similarities, not calibrated probabilities, and it has been checked on "
         "nothing but what is listed below. Do not use it for the care of patients.",
         "",
-        f"- Images: {rows} x {columns} px, {model.grid[0]} x {model.grid[1]} patches, tower `{model.config.image.kind}`",
+        f"- Images: {rows} x {columns} px, {model.grid[0]} x {model.grid[1]} patches, "
+        f"tower `{model.config.image.kind}`",
         f"- Texts: at most {model.tokenizer.max_tokens} tokens, tower `{model.config.text.kind}`",
         f"- Scorer: `{model.config.scorer.kind}`, joint width {model.config.dim}",
         "",

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Shaped
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlp.config import Config
 from vlp.data.tokens import Tokenizer
@@ -185,5 +185,5 @@ class VisionLanguageModel(nn.Module):
 
     def _patch_padding(self, padding: Bool[Tensor, "image height width"]) -> Bool[Tensor, "image patch"]:
         """Patches that hold no pixel of the image: a patch at the edge still counts."""
-        holds = F.adaptive_max_pool2d((~padding)[:, None].float(), self.grid)
+        holds = functional.adaptive_max_pool2d((~padding)[:, None].float(), self.grid)
         return holds.flatten(1) == 0

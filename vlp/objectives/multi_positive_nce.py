@@ -6,9 +6,9 @@ Every term is a log-sum-exp in float32: nothing overflows, whatever the temperat
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 from vlp.config import Config
 from vlp.tensors import IGNORE
@@ -93,7 +93,7 @@ def multi_positive_nce(
 def _pair_losses(z: Tensor, positives: Tensor, mode: Mode, dim: int) -> Tensor:
     """What each positive pair costs its anchor, [text image]; anchors are lines along `dim`."""
     if mode == "mp":
-        return -F.logsigmoid(z - _log_sum(z, positives == 0, dim))
+        return -functional.logsigmoid(z - _log_sum(z, positives == 0, dim))
     everything = _log_sum(z, positives != IGNORE, dim)
     if mode == "mil":
         return (everything - _log_sum(z, positives > 0, dim)).expand_as(z)

@@ -2,7 +2,7 @@
 
 In the manner of NegEx and ConText (Chapman 2001, Harkema 2009), on words:
 
-* A cue *before* a mention reaches forward to the next boundary ("but", ";", "there is"), a cue *behind* it reaches back.
+* A cue *before* a mention reaches forward to the next boundary ("but", ";", "there is"); one *behind* it reaches back.
 * A wording that only looks like a negation or hedge ("no change in", "not seen on the lateral") is matched first, as
   the longer phrase, and does nothing.
 * A negation also ends where a comma, "and" or "with" opens a new statement ("no effusion, mild cardiomegaly"), unless
@@ -14,6 +14,7 @@ In the manner of NegEx and ConText (Chapman 2001, Harkema 2009), on words:
 * Where cues meet: past and supposed win, then a hedge behind the mention, then negation, then a hedge before it.
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -43,6 +44,7 @@ Polarity = Literal["mention", "sign", "normal", "inverse"]
 "no finding", an abnormality."""
 
 _FORWARD = frozenset({Cue.NEGATION_BEFORE, Cue.HEDGE_BEFORE, Cue.PAST_BEFORE, Cue.HYPOTHETICAL_BEFORE})
+_BACKWARD = frozenset({Cue.NEGATION_AFTER, Cue.HEDGE_AFTER})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +74,19 @@ def _words(kind: Literal["starters", "verbs"]) -> frozenset[str]:
     return frozenset(normal_form(word) for word in load_data("cues.yaml")[kind])
 
 
+_REACH = 60
+"""Words a cue reaches at most, either way: longer than any sentence, so that only text without stops meets it."""
+
+
 def judge(words: Sequence[str], mentions: Sequence[Mention]) -> list[Certainty | None]:
     """What the sentence says of each mention (in order of `begin`); None where it says nothing about this study."""
     cues = _cues().find(words)
-    return [_certainty(mention, _reaching(words, mention, cues)) for mention in mentions]
+    starts = [cue.begin for cue in cues]
+    judged: list[Certainty | None] = []
+    for mention in mentions:
+        near = cues[bisect_left(starts, mention.begin - _REACH) : bisect_left(starts, mention.end + _REACH)]
+        judged.append(_certainty(mention, _reaching(words, mention, near)))
+    return judged
 
 
 def _certainty(mention: Mention, cues: frozenset[Cue]) -> Certainty | None:
@@ -93,14 +104,15 @@ def _reaching(words: Sequence[str], mention: Mention, cues: Sequence[Match[Cue]]
     """The kinds of cue that reach a mention."""
     reaching: set[Cue] = set()
     predicate = any(word in _words("verbs") for word in words[mention.begin : mention.end])
-    for cue, kind in ((cue, kind) for cue in cues for kind in cue.values):
-        if mention.begin <= cue.begin and cue.end <= mention.end:
-            reaching.add(_inside(kind))
-        elif kind in _FORWARD and cue.end <= mention.begin:
-            if mention.polarity != "normal" and (not predicate or mention.polarity == "inverse") and _open(words, cue, mention, cues):
-                reaching.add(kind)
-        elif kind in {Cue.NEGATION_AFTER, Cue.HEDGE_AFTER} and cue.begin >= mention.end:
-            if _reaches_back(words, mention, cue, cues):
+    for cue in cues:
+        for kind in cue.values:
+            if mention.begin <= cue.begin and cue.end <= mention.end:
+                reaching.add(_inside(kind))
+            elif kind in _FORWARD:
+                affected = mention.polarity == "inverse" or (mention.polarity != "normal" and not predicate)
+                if affected and cue.end <= mention.begin and _open(words, cue, mention, cues):
+                    reaching.add(kind)
+            elif kind in _BACKWARD and cue.begin >= mention.end and _reaches_back(words, mention, cue, cues):
                 reaching.add(kind)
     return frozenset(reaching)
 
@@ -119,7 +131,7 @@ def _open(words: Sequence[str], cue: Match[Cue], mention: Mention, cues: Sequenc
     return not any(
         words[index] in {",", "and", "with"}
         and words[index + 1] in _words("starters")
-        and not {"or", "nor"} & set(words[index:])
+        and not {"or", "nor"} & set(words[index : index + _REACH])
         for index in range(cue.end, min(mention.begin, len(words) - 1))
     )
 
@@ -129,5 +141,5 @@ def _reaches_back(words: Sequence[str], mention: Mention, cue: Match[Cue], cues:
     if any(Cue.BOUNDARY in other.values and mention.end <= other.begin < cue.begin for other in cues):
         return False
     between = words[mention.end : cue.begin]
-    said = any(word in _words("verbs") for word in words[:mention.end]) or any(word in _words("verbs") for word in between)
+    said = any(word in _words("verbs") for word in words[max(0, mention.begin - _REACH) : cue.begin])
     return not (said and any(word in {",", "and", "with"} for word in between))

@@ -16,6 +16,7 @@ import yaml
 from vlp.errors import DataError
 from vlp.records import Certainty, Sentence
 from vlp.reports.locations import render
+from vlp.reports.phrases import GAP, expand, normal_form
 
 NO_FINDING = "no finding"
 """The canonical name of "nothing is wrong": its template reads the other way round."""
@@ -99,7 +100,7 @@ VOCABULARY: Mapping[str, FindingEntry] = MappingProxyType(
 def _label_set(which: LabelSet) -> Mapping[str, str]:
     primary: dict[str, str] = {}
     for label, name in load_data("vocabulary.yaml")["label_sets"][which].items():
-        assert which in VOCABULARY[name].labels and VOCABULARY[name].labels[which] == label
+        assert VOCABULARY[name].labels.get(which) == label
         primary[label] = name
     return MappingProxyType(primary)
 
@@ -111,23 +112,32 @@ LABEL_SETS: Mapping[str, Mapping[str, str]] = MappingProxyType(
 
 
 def _simplified(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
+    return " ".join(normal_form(word) for word in name.replace("_", " ").replace("-", " ").split())
 
 
 @cache
 def _aliases() -> Mapping[str, str]:
-    """Every accepted spelling, simplified; a canonical name wins over an official one, that over an alias."""
+    """Every accepted spelling, simplified: a canonical name wins over an official one, that over a wording."""
     aliases: dict[str, str] = {}
+    shared: set[str] = set()
     for entry in VOCABULARY.values():
-        aliases.update({_simplified(name): entry.name for name in (*entry.names, entry.display, entry.noun)})
+        wordings = {" ".join(row) for wording in entry.wordings for row in expand(wording) if GAP not in row}
+        shared |= wordings & aliases.keys()
+        aliases.update(dict.fromkeys(wordings, entry.name))
+    aliases = {wording: name for wording, name in aliases.items() if wording not in shared}
+    for entry in VOCABULARY.values():
+        aliases.update({_simplified(name): entry.name for name in (*entry.names, entry.display)})
     for labels in LABEL_SETS.values():
         aliases.update({_simplified(label): name for label, name in labels.items()})
-    aliases.update({name: name for name in VOCABULARY})
+    aliases.update({_simplified(name): name for name in VOCABULARY})
     return MappingProxyType(aliases)
 
 
 def canonical(name: str) -> str | None:
-    """The canonical name for any label set's spelling or alias (case, "_" and "-" aside); None if unknown."""
+    """The canonical name for any label set's spelling or any wording of a finding ("PTX"); None if unknown.
+
+    Case, "_", "-" and the plural "s" do not matter.  A wording that means two findings at once is not a name.
+    """
     return _aliases().get(_simplified(name))
 
 

@@ -30,8 +30,8 @@ def resolve(
     from child to parent in CheXpert's hierarchy (pneumonia does not set "Lung Opacity"): neither does the
     official labeler, whose aggregation works on mentions alone.
 
-    "no finding" is present only where no finding of CheXpert's but a device is present or uncertain; then CheXpert's "No Finding"
-    is present also where a report states only absences, as in the official labeler, and never absent.
+    "no finding" is present only where no finding of CheXpert's but a device is present or uncertain.  CheXpert's
+    "No Finding" is then present also where a report states only absences, as in the official labeler; never absent.
     """
     found: dict[str, Certainty] = {}
     spoken = False
@@ -40,7 +40,9 @@ def resolve(
         if sentence.finding is not None:
             _raise_to(found, sentence.finding, sentence.certainty)
     abnormal = any(
-        certainty is not Certainty.ABSENT and name not in {NO_FINDING, _DEVICE} and "chexpert14" in VOCABULARY[name].labels
+        certainty is not Certainty.ABSENT
+        and name not in {NO_FINDING, _DEVICE}
+        and "chexpert14" in VOCABULARY[name].labels
         for name, certainty in found.items()
     )
     if abnormal and found.get(NO_FINDING) is not None:

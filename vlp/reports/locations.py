@@ -44,11 +44,39 @@ _PAIRED = frozenset({"base", "apice", "lung", "apices"})
 _DEGREES: Mapping[str, str] = MappingProxyType(
     {
         **dict.fromkeys(
-            "small tiny mild mildly minimal minimally trace slight slightly subtle minor faint minute".split(), "small"
+            [
+                "small",
+                "tiny",
+                "mild",
+                "mildly",
+                "minimal",
+                "minimally",
+                "trace",
+                "slight",
+                "slightly",
+                "subtle",
+                "minor",
+                "faint",
+                "minute",
+            ],
+            "small",
         ),
-        **dict.fromkeys("moderate moderately".split(), "moderate"),
+        **dict.fromkeys(["moderate", "moderately"], "moderate"),
         **dict.fromkeys(
-            "large severe severely marked markedly massive massively extensive gross huge considerable".split(), "large"
+            [
+                "large",
+                "severe",
+                "severely",
+                "marked",
+                "markedly",
+                "massive",
+                "massively",
+                "extensive",
+                "gross",
+                "huge",
+                "considerable",
+            ],
+            "large",
         ),
     }
 )

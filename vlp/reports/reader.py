@@ -21,7 +21,12 @@ class _Statement:
     location: str | None
     severity: str | None
     sign: bool
-    """Whether only a sign of the finding is stated, which gives way where the finding is denied in plain words."""
+    """Whether only a sign of the finding is stated."""
+
+    @property
+    def outranked(self) -> bool:
+        """Whether it gives way to plain words about the finding: a sign that is there does not prove it."""
+        return self.sign and self.certainty is not Certainty.ABSENT
 
 
 def read(text: str) -> tuple[Sentence, ...]:
@@ -45,10 +50,10 @@ def read(text: str) -> tuple[Sentence, ...]:
     }
     sentences: list[Sentence] = []
     for span, statements in read_spans:
-        kept = [said for said in statements if not (said.sign and said.finding in denied)]
+        kept = [said for said in statements if not (said.outranked and said.finding in denied)]
         sentences.extend(_sentence(span, said) for said in kept)
         written = text[span.start : span.end]
-        if not kept and not _BOILERPLATE.search(written):
+        if not kept and not _boilerplate().search(written[:_LONGEST_BOILERPLATE]):
             sentences.append(_unspecific(span, written))
     return tuple(sentences)
 
@@ -78,24 +83,23 @@ def _unspecific(span: Span, written: str) -> Sentence:
     )
 
 
-_BOILERPLATE = re.compile(
-    r"^(?:comparisons?\b.{0,40}|none|n/?a|unknown|exam(?:ination)? (?:ended|complete[d]?).*|end of (?:report|impression).*"
-    r"|final report|see (?:previous|prior|above|below|report).*|as above|(?:x{2,}|_+|\W)+)\W*$"
-    r"|\b(?:dictated|transcribed|electronically signed|signed|reviewed|approved|verified|interpreted) by\b"
-    r"|\b(?:were|was|have been|been) (?:discussed|communicated|reported|telephoned|called|conveyed|paged) (?:to|with|by)\b"
-    r"|\bi (?:have )?(?:personally )?review|\bno (?:prior|previous|comparison)\b[^,;]*\b(?:available|comparison)\b"
-    r"|\b(?:attending|resident) (?:radiologist|physician)\b|\bthe images? (?:and|were|was)\b.{0,40}\breview",
-    re.IGNORECASE | re.DOTALL,
-)
-"""Sentences about the work rather than the chest: dropped where they name no finding."""
-
+_LONGEST_BOILERPLATE = 400
+"""Characters of a sentence that are looked at for boilerplate."""
 _MEANING = tuple[str, Polarity]
+
+
+@cache
+def _boilerplate() -> re.Pattern[str]:
+    """Sentences about the work rather than the chest: dropped where they name no finding."""
+    return re.compile("|".join(load_data("cues.yaml")["boilerplate"]), re.IGNORECASE | re.DOTALL)
 
 
 @cache
 def _wordings() -> Phrases[_MEANING]:
     """Every wording of the vocabulary; decoys are wordings that look like a finding and mean none."""
-    patterns: list[tuple[str, _MEANING]] = [(decoy, ("", "mention")) for decoy in load_data("vocabulary.yaml")["decoys"]]
+    patterns: list[tuple[str, _MEANING]] = [
+        (decoy, ("", "mention")) for decoy in load_data("vocabulary.yaml")["decoys"]
+    ]
     for entry in VOCABULARY.values():
         patterns += [(wording, (entry.name, "mention")) for wording in entry.wordings]
         patterns += [(wording, (entry.name, "sign")) for wording in entry.signs]
@@ -128,23 +132,26 @@ def _statements(written: str) -> tuple[_Statement, ...]:
             finding=mention.finding,
             certainty=certainty,
             location=location if VOCABULARY[mention.finding].place else None,
-            severity=None if certainty is Certainty.ABSENT else find_severity(claim.before) or find_severity(claim.after),
+            severity=None
+            if certainty is Certainty.ABSENT
+            else find_severity(claim.before) or find_severity(claim.after),
             sign=mention.polarity == "sign",
         )
         known = statements.get((mention.finding, certainty))
         if known is None or (known.location is None and said.location) or (known.sign and not said.sign):
             statements[mention.finding, certainty] = said
     plain = {said.finding for said in statements.values() if not said.sign}
-    return tuple(said for said in statements.values() if not (said.sign and said.finding in plain))
+    return tuple(said for said in statements.values() if not (said.outranked and said.finding in plain))
 
 
 def _place(claim: "_Claim", *, text: str | None) -> str | None:
     """The place in front of a mention or within it, completed from behind it ("apical pneumothorax on the left")."""
-    side, zone = parts(find_location(claim.before, text=text) or "")
-    if side and zone:
-        return compose(side, zone)
-    side_after, zone_after = parts(find_location(claim.after, text=text) or "")
-    return compose(side or side_after, zone or zone_after)
+    side, zone = parts(find_location(claim.before) or "")
+    side_behind, zone_behind = parts(find_location(claim.after) or "")
+    side, zone = side or side_behind, zone or zone_behind
+    if side is None and text is not None:
+        side, _ = parts(find_location([*claim.before, *claim.after], text=text) or "")
+    return compose(side, zone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,26 +166,59 @@ class _Claim:
 
 
 _PREPOSITIONS = frozenset({"in", "at", "of", "within", "on", "along", "near", "involving", "overlying", "throughout"})
-_JOINTS = frozenset({"and", "or", "with", ",", "versus", "vs", "nor", "but", "plus", "/", ";", "without", "no", "there"})
+_JOINTS = frozenset(
+    {"and", "or", "with", ",", "versus", "vs", "nor", "but", "plus", "/", ";", "without", "no", "there"}
+)
 _ALTERNATIVES = frozenset({"or", "versus", "vs", "/"})
+_COMPARISONS = frozenset({"greater", "larger", "smaller", "more", "less", "worse"})
+_MAX_HEADING = 6
+"""Words before a colon at the start of a sentence ("Lungs and pleura:") that name an organ and not a place."""
 _SAME_PLACE = frozenset(
-    "likely probably probable represent representing reflect reflecting consistent compatible suggest suggesting suggestive "
-    "concerning suspicious may could might due adjacent associated underlying overlying compressive keeping".split()
+    [
+        "likely",
+        "probably",
+        "probable",
+        "represent",
+        "representing",
+        "reflect",
+        "reflecting",
+        "consistent",
+        "compatible",
+        "suggest",
+        "suggesting",
+        "suggestive",
+        "concerning",
+        "suspicious",
+        "may",
+        "could",
+        "might",
+        "due",
+        "adjacent",
+        "associated",
+        "underlying",
+        "overlying",
+        "compressive",
+        "keeping",
+    ]
 )
 """Words between two mentions that make the second the cause, the meaning or the neighbour of the first."""
 
 
 def _claims(words: Sequence[Word], mentions: Sequence[Mention]) -> Iterator[_Claim]:
-    """The words each mention may take its place from: no word serves two mentions."""
-    previous_end = start = 0
-    for index, mention in enumerate(mentions):
-        last = index + 1 == len(mentions)
-        following = len(words) if last else max(mentions[index + 1].begin, mention.end)
-        stop = _claim_end(words, mention.end, following, last=last)
-        between = {word.form for word in words[previous_end : mention.begin]}
+    """The words each mention may take its place from: no word serves two wordings."""
+    spans = list(dict.fromkeys((mention.begin, mention.end) for mention in mentions))
+    claims: dict[tuple[int, int], _Claim] = {}
+    previous_end = 0
+    start = next((index + 1 for index, word in enumerate(words[:_MAX_HEADING]) if word.form == ":"), 0)
+    for index, (begin, end) in enumerate(spans):
+        last = index + 1 == len(spans)
+        following = len(words) if last else max(spans[index + 1][0], end)
+        stop = _claim_end(words, end, following, last=last)
+        between = {word.form for word in words[previous_end:begin]}
         follows = previous_end > 0 and (between & _JOINTS <= _ALTERNATIVES or bool(between & _SAME_PLACE))
-        yield _Claim(before=words[start : mention.end], after=words[mention.end : stop], follows=follows)
-        previous_end, start = mention.end, stop
+        claims[begin, end] = _Claim(before=words[start:end], after=words[end:stop], follows=follows)
+        previous_end, start = end, stop
+    return (claims[mention.begin, mention.end] for mention in mentions)
 
 
 def _claim_end(words: Sequence[Word], start: int, end: int, *, last: bool) -> int:
@@ -186,9 +226,16 @@ def _claim_end(words: Sequence[Word], start: int, end: int, *, last: bool) -> in
     forms = [word.form for word in words[start:end]]
     joints = [index for index, form in enumerate(forms) if form in _JOINTS]
     if last:
-        # "in the left and right bases" goes on over an "and"; a comma or a negation starts something else.
-        breaks = [index for index in joints if forms[index] not in {"and", "or", "with"}]
+        # "in the left and right bases" goes on over an "and", and so does "effusions, left greater than right"; any
+        # other comma, or a negation, starts something else.
+        breaks = [
+            index
+            for index in joints
+            if forms[index] not in {"and", "or", "with"} and _COMPARISONS.isdisjoint(forms[index + 1 : index + 3])
+        ]
         return start + breaks[0] if breaks else end
     if joints:
         return start + joints[-1]
-    return end if forms and (forms[0] in _PREPOSITIONS or not _PREPOSITIONS.isdisjoint(forms[:3])) else start
+    if _PREPOSITIONS.isdisjoint(forms[:3]):
+        return start
+    return start + next((index for index, form in enumerate(forms) if form in _SAME_PLACE), len(forms))

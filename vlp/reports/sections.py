@@ -36,6 +36,8 @@ _ANY = "|".join(sorted((form for forms in _HEADINGS.values() for form in forms),
 _HEADING = re.compile(rf"(?<![^\W_])(?P<words>{_ANY})[ \t]*(?::|(?=\r?\n|\r|$))", re.IGNORECASE | re.MULTILINE)
 _NAME = {name: re.compile("|".join(forms), re.IGNORECASE) for name, forms in _HEADINGS.items()}
 _BANNER = re.compile(r"\s*(?:final|preliminary) report\s*", re.IGNORECASE)
+_LOOK_BACK = 80
+"""Characters in front of a heading that decide whether it is one."""
 _BLANK_LINE = re.compile(r"\n[ \t\r]*\n")
 
 
@@ -58,7 +60,7 @@ def _headings(text: str) -> Iterator[tuple[str, re.Match[str]]]:
     for match in _HEADING.finditer(text):
         words = match["words"]
         name = next(name for name, pattern in _NAME.items() if pattern.fullmatch(words))
-        before = text[: match.start()]
+        before = text[max(0, match.start() - _LOOK_BACK) : match.start()]
         line_start = not before.rpartition("\n")[2].strip()
         if match.group().endswith(":"):
             loose = name in {"findings", "impression"} or words.isupper()

@@ -23,16 +23,67 @@ class Span:
 
 
 _ABBREVIATIONS = frozenset(
-    "dr drs mr mrs ms st vs approx e.g i.e a.m p.m cm mm fig prof etc resp ant post lat no nos incl viz ca".split()
-) - {"cm", "mm", "etc", "post", "no"}
+    [
+        "dr",
+        "drs",
+        "mr",
+        "mrs",
+        "ms",
+        "st",
+        "vs",
+        "approx",
+        "e.g",
+        "i.e",
+        "fig",
+        "prof",
+        "resp",
+        "ant",
+        "lat",
+        "incl",
+        "viz",
+        "ca",
+    ]
+)
 """Words whose full stop does not end a sentence (without the stop)."""
 
 _STOP = re.compile(r"[.!?]+[)\"'’]*(?=\s|$|[A-Z(])|\n[ \t\r]*\n|\r?\n", re.MULTILINE)
 _LIST_MARK = re.compile(r"\s*(?:#?\(?\d{1,2}[.):](?!\d)|[-*•‣◦–—]+(?=\s)|\(?[a-hA-H]\))\s*")
 _LIST_LINE = re.compile(r"[ \t]*(?:#?\(?\d{1,2}[.)](?!\d)|[-*•‣◦–—]+(?=\s))")
+_BEFORE_INITIAL = re.compile(r"(?:\b(?:Drs?|Mrs?|Ms|Prof)\.? |\b[A-Z]\. )[A-Z]$")
 _LAST_WORD = re.compile(r"([^\W_][\w.]*)$")
+_CONTEXT = 200
+"""Characters on either side of a candidate that decide whether it ends a sentence."""
 _CONTINUES = frozenset(
-    "a an and are as at been by for from has have in is no not of on or that the to was were which with without dr".split()
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "been",
+        "by",
+        "for",
+        "from",
+        "has",
+        "have",
+        "in",
+        "is",
+        "no",
+        "not",
+        "of",
+        "on",
+        "or",
+        "that",
+        "the",
+        "to",
+        "was",
+        "were",
+        "which",
+        "with",
+        "without",
+        "dr",
+    ]
 )
 """Words a line cannot end a sentence with."""
 
@@ -57,18 +108,19 @@ def _split(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
 
 def _ends_sentence(text: str, start: int, stop: re.Match[str], end: int) -> bool:
     """Whether the candidate `stop` ends the sentence that began at `start`."""
+    before = text[max(start, stop.start() - _CONTEXT) : stop.start()]
+    after = text[stop.end() : min(end, stop.end() + _CONTEXT)]
     if stop.group().startswith(("\n", "\r")):
-        return stop.group().count("\n") > 1 or _line_ends_sentence(text[start : stop.start()], text[stop.end() : end])
+        return stop.group().count("\n") > 1 or _line_ends_sentence(before, after)
     if not stop.group().startswith("."):
         return True
-    before, after = text[start : stop.start()], text[stop.end() : stop.end() + 1]
     if _LIST_MARK.fullmatch(text, start, stop.end()):
         return False
     last = _LAST_WORD.search(before)
     if last is None:
         return True
     word = last.group()
-    if len(word) == 1 and word.isupper() and after.isspace() and before[:-1].endswith(("Dr. ", "Dr ", ". ")):
+    if len(word) == 1 and word.isupper() and after[:1].isspace() and _BEFORE_INITIAL.search(before):
         return False
     return word.lower() not in _ABBREVIATIONS
 

@@ -125,7 +125,12 @@ def by_image(
 
 
 def by_text(index: "Index", engine: "Engine", text: str, *, k: int = 5, exclude_person: str | None = None) -> Hits:
-    """The studies whose images fit `text` best; arguments and errors as in `by_image`."""
+    """The studies whose images fit `text` best; arguments and errors as in `by_image`.
+
+    An index holds one vector per image, so the score is the cosine of the text with that vector.  For a model that
+    scores by attending to patches this is what it would say if it attended everywhere alike: a finding that fills a
+    small part of an image ranks lower here than by `Engine.similarity`.
+    """
     require_same_model(index, engine)
     return replace(index.search(engine.encode_text([text])[0], k=k, exclude_person=exclude_person), query="text")
 

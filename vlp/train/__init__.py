@@ -1,0 +1,1 @@
+"""Training: one configuration in, one run folder out; interrupted runs continue."""

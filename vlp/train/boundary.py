@@ -1,8 +1,8 @@
 """The step boundary: the one place where a run writes, checks, saves and decides whether to stop."""
 
+import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -49,20 +49,23 @@ class StepBoundary(pl.Callback):
         self._save = save
         self._save_best = save_best
         self._latest_check: float | None = None
-        self._since = time.monotonic()
+        self._entered = self._left = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the signals back, since Lightning has put handlers of its own over ours."""
         self._stop.attach()
-        self._since = time.monotonic()
+        self._entered = self._left = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """The boundary after one step."""
         assert isinstance(pl_module, PretrainingModule)
-        seconds = time.monotonic() - self._since
-        self._count(batch, seconds)
+        now = time.monotonic()
+        seconds = now - self._left  # of the step alone: checks and checkpoints are no part of images per second
+        self.progress.seconds += now - self._entered
+        self._entered = now
+        self._count(batch)
         step = pl_module.step = self.progress.step
         check = self._zero_shot(pl_module)
         row = {
@@ -75,27 +78,30 @@ class StepBoundary(pl.Callback):
             step=step, images=batch.num_images, loss=pl_module.measured["loss"], check=self._latest_check
         )
         reason = self._reason_to_stop()
-        if step % _FLUSH_EVERY == 0 or reason:
+        saving = reason is not None or step % self._config.checkpoint_every == 0
+        if saving or step % _FLUSH_EVERY == 0:
             self._refuse_broken(pl_module.measured["loss"])
             self._logbook.flush()
-        if reason or step % self._config.checkpoint_every == 0:
+        if saving:
+            # After the rows, so that a checkpoint never knows of a step that the files do not.
+            self._logbook.flush_samples()
             self._save(self.progress)
         if reason:
             _logger.info("%s at step %d of %d", reason, step, self._config.max_steps)
             trainer.should_stop = True
-        self._since = time.monotonic()
+        self._left = time.monotonic()
 
-    def _count(self, batch: Batch, seconds: float) -> None:
+    def _count(self, batch: Batch) -> None:
         progress = self.progress
         if batch.position < progress.position:
             progress.epoch += 1
         progress.position = batch.position + 1
         progress.step += 1
-        progress.seconds += seconds
 
     def _zero_shot(self, module: PretrainingModule) -> float | None:
         every, step = self._config.zero_shot.every, self.progress.step
-        if self._check is None or not every or (step % every and step != self._config.max_steps):
+        last = reason_to_finish(self._config, self.progress) is not None
+        if self._check is None or not every or (step % every and not last):
             return None
         aurocs = self._check.run(module.model, device=module.device)
         macro = sum(aurocs.values()) / len(aurocs)
@@ -105,19 +111,22 @@ class StepBoundary(pl.Callback):
             self._save_best()
         return macro
 
-    def _refuse_broken(self, loss: torch.Tensor) -> None:
-        if not bool(torch.isfinite(loss)):
+    def _refuse_broken(self, loss: float | torch.Tensor) -> None:
+        if not math.isfinite(loss):
             raise ConfigError(
                 f"the loss is not a finite number at step {self.progress.step}; lower optimizer.lr, lengthen "
                 "schedule.warmup_steps, or use precision bf16-mixed or 32"
             )
 
     def _reason_to_stop(self) -> str | None:
-        if self.progress.step >= self._config.max_steps:
-            return "finished"
-        if self._stop:
-            return f"stopped by {self._stop.name}"
-        minutes = self._config.max_minutes
-        if minutes is not None and self.progress.seconds >= 60.0 * minutes:
-            return f"finished: {minutes:g} minutes are over"
-        return None
+        stopped = f"stopped by {self._stop.name}" if self._stop else None
+        return reason_to_finish(self._config, self.progress) or stopped
+
+
+def reason_to_finish(config: TrainConfig, progress: Progress) -> str | None:
+    """Why a run is over, or None while it is not."""
+    if progress.step >= config.max_steps:
+        return "all steps done"
+    if config.max_minutes is not None and progress.seconds >= 60.0 * config.max_minutes:
+        return f"{config.max_minutes:g} minutes of training are over"
+    return None

@@ -35,7 +35,7 @@ class TrainConfig(Config):
     max_steps: PositiveInt
     """Length of the run and of its schedule, in steps."""
     max_minutes: PositiveFloat | None = None
-    """Ends the run at the first step boundary after so much training time, summed over all starts.  The schedule
+    """Ends the run at the first step boundary after so much time, checks included, over all starts.  The schedule
     still counts to `max_steps`, so a run that ends this way ends before its learning rate has come down."""
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     """Of the towers' arithmetic; weights and losses are float32 always."""

@@ -8,6 +8,7 @@ from typing import Any
 from vlp import log
 
 _QUIET_REPORT_S = 15.0
+_BAR_REPORT_S = 2.0
 _logger = log.get_logger(__name__)
 
 
@@ -17,7 +18,8 @@ class Display:
     def __init__(self, *, first: int, total: int) -> None:
         self._first = first
         self._total = total
-        self._started = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._step = first
         self._images = 0
         self._bar: Any = None
         self._task: Any = None
@@ -49,21 +51,22 @@ class Display:
         """Takes the facts of one trained step; `loss` is read (which waits for the device) only when shown."""
         self._images += images
         now = time.monotonic()
-        if self._bar is None and (now - self._last < _QUIET_REPORT_S) and step < self._total:
+        wait = _QUIET_REPORT_S if self._bar is None else _BAR_REPORT_S
+        if now - self._last < wait and step < self._total:
+            if self._bar is not None:
+                self._bar.update(self._task, completed=step)
             return
-        if self._bar is not None and now - self._last < 0.5 and step < self._total:
-            self._bar.update(self._task, completed=step)
-            return
-        self._last = now
-        seconds = max(now - self._started, 1e-9)
+        # Rates of the time since the last report: a slow start (decoding, first sentences) says nothing of the rest.
+        seconds = max(now - self._last, 1e-9)
         facts = f"loss {float(loss):.3f}, {self._images / seconds:.0f} images/s"
         if check is not None:
             facts += f", zero-shot AUROC {check:.3f}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, facts=facts)
         elif log.rank() == 0:
-            left = seconds / max(step - self._first, 1) * (self._total - step)
+            left = seconds / max(step - self._step, 1) * (self._total - step)
             _logger.info("step %d/%d: %s, %s left", step, self._total, facts, _clock(left))
+        self._last, self._step, self._images = now, step, 0
 
 
 def _clock(seconds: float) -> str:

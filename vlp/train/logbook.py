@@ -91,9 +91,12 @@ class Logbook:
         self._samples.append(step=step, epoch=epoch, keys=keys)
 
     def flush(self) -> None:
-        """Writes everything that waits."""
+        """Writes the metrics that wait."""
         for row in self._metrics.flush():
             self._wandb.log(row, step=int(row["step"] or 0))
+
+    def flush_samples(self) -> None:
+        """Writes the samples that wait; the file is written anew each time, so this is for checkpoints."""
         self._samples.flush()
 
 

@@ -66,7 +66,7 @@ def load_state(folder: Path) -> dict[str, Any]:
     except Exception:  # torch raises many kinds for a damaged file
         raise CheckpointError(f"{file}: missing or damaged; remove the run folder to start anew") from None
     known = {field.name for field in fields(Progress)}
-    if not isinstance(state, dict) or state.get("schema") != _SCHEMA or set(state["progress"]) != known:
+    if not isinstance(state, dict) or state.get("schema") != _SCHEMA or set(state.get("progress", ())) != known:
         raise CheckpointError(f"{file}: written by another version of this program; finish the run with that one")
     return state | {"progress": Progress(**state["progress"])}
 
@@ -98,9 +98,7 @@ def refuse_other(recorded: Path, config: Config) -> None:
         lines = [f"  {key}: {before.get(key, '(none)')} there, {now.get(key, '(none)')} now" for key in differing]
         where = recorded.parent
         raise ConfigError(
-            "\n".join(
-                [f"{where}: holds a run with another configuration; name another output or remove it:", *lines]
-            )
+            "\n".join([f"{where}: holds a run with another configuration; name another output or remove it:", *lines])
         )
 
 

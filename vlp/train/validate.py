@@ -96,7 +96,6 @@ def prepare(reader: ShardReader, config: ZeroShotConfig, *, preprocess: Preproce
     return ZeroShotCheck(images=torch.from_numpy(np.stack(images)).unsqueeze(1), truth=truth)
 
 
-
 def _frontal(study: Study) -> int:
     """Which image stands for the study: its first frontal one, else its first."""
     return next((index for index, image in enumerate(study.images) if image.view in FRONTAL), 0)

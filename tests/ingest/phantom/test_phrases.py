@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from vlp.ingest.phantom.phrases import choose, expand, phrasebook, sentence_case, usable
 from vlp.ingest.phantom.truth import DEVICES, FINDINGS
 
-KNOWN = set(
-    "degree degreely side place places lobe base apex apical basal basilar notapical small moderate large notsmall "
-    "notlarge upright bedside sideview nomass noatelectasis mm cm ratio rib".split()
-)
+KNOWN = {
+    "degree", "degreely", "side", "place", "places", "lobe", "base", "apex", "apical", "basal", "basilar", "notapical",
+    "small", "moderate", "large", "notsmall", "notlarge", "upright", "bedside", "sideview", "nomass", "noatelectasis",
+    "mm", "cm", "ratio", "rib", "next",
+}  # fmt: skip
 SENTENCES = ("seen", "seen_both", "sign", "sign_both", "hedged", "doubt", "absent", "unseen", "resolved")
 WORD = st.text(alphabet="bcdfg", min_size=1, max_size=5)
 

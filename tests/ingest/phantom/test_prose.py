@@ -10,7 +10,8 @@ from vlp.records import Certainty
 from vlp.reports import read
 
 NAMES = {
-    "pleural effusion": "effusion|fluid collection", "pneumothorax": "pneumothorax|ptx", "consolidation": "consolidation",
+    "pleural effusion": "effusion|fluid collection", "pneumothorax": "pneumothorax|ptx",
+    "consolidation": "consolidation",
     "atelectasis": "atelectasis", "edema": "edema", "cardiomegaly": "cardiomegaly|enlarge|cardiac|heart",
     "nodule": "nodule", "mass": "mass", "emphysema": "emphysema|emphysematous|hyperinflation",
     "fibrosis": "fibrosis|fibrotic|reticular", "fracture": "fracture", "hernia": "hernia",

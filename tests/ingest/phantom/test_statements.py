@@ -1,4 +1,5 @@
 import random
+import re
 from collections import Counter
 
 import pytest
@@ -126,8 +127,9 @@ def test_a_rib_keeps_its_number():
     truth = study(PlacedFinding(name="fracture", side="left", zone="lower", severity=0.9, seed=4))
     ribs = set()
     for statement in affirmations(truth, "fracture"):
-        ribs |= {rib for rib in ("eighth", "ninth", "8th", "9th") if rib in statement.text}
-    assert ribs in ({"eighth", "8th"}, {"ninth", "9th"})
+        first = re.search(r"\d(th|rd)|third|fourth|fifth|sixth|seventh|eighth", statement.text)
+        ribs |= {first.group()} if first else set()
+    assert ribs == {"seventh", "7th"}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])

@@ -6,7 +6,7 @@ so a person keeps his anatomy from study to study while pose, inspiration and di
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
@@ -92,10 +92,11 @@ class Lung:
 
     def path(self, solid: Loft, view: View, window: Window) -> np.ndarray:
         """Path length (mm) through the part of `solid` that no hole takes away."""
-        pieces = [solid.interval(view, window)]
+        whole = solid.interval(view, window)
+        pieces = [whole]
         for hole in self.holes:
             pieces = subtract(pieces, hole.interval(view, window))
-        return length(pieces, shape=pieces[0][0].shape if pieces else (0, 0))
+        return length(pieces, shape=whole[0].shape)
 
     def follow(self, points: np.ndarray) -> np.ndarray:
         """Where points of the full lung are when it has shrunk from `cavity` to `surface`."""
@@ -110,7 +111,7 @@ class Lung:
         """[points] bool: within aerated lung."""
         inside = self.aerated.contains(points, margin=margin)
         for hole in self.holes:
-            inside &= ~hole.contains(points, margin=-margin)  # type: ignore[attr-defined]
+            inside &= ~hole.contains(points, margin=-margin)
         return inside
 
 
@@ -121,11 +122,12 @@ class Anatomy:
     trunk: Loft
     outgrowths: tuple[Solid, ...]
     """What soft tissue stands out of the trunk."""
+    arms: tuple[Solid, ...]
+    """Beside the trunk in frontal views; for the lateral one they are raised out of the field."""
     lungs: Mapping[Side, Lung]
     heart: tuple[Ellipsoid, ...]
     ribs: Mapping[tuple[Side, int], np.ndarray]
     """Axis of each rib [points 3] from spine to front, every mm or so."""
-    spine: Loft
     additions: tuple[tuple[Part, float], ...]
     """Parts with what they attenuate beyond what they lie in, per mm."""
     domes: Mapping[Side, float]
@@ -138,12 +140,14 @@ class Anatomy:
 def build(body: Body, exposure: Exposure, changes: Changes) -> Anatomy:
     """The thorax of `body` as it stood during `exposure`, changed by disease."""
     rng = np.random.Generator(np.random.PCG64(body.seed))
-    build_noise = rng.normal(size=12)
+    build_noise = rng.normal(size=11)
     shallow = 1.0 - exposure.inspiration
+    low = -92.0 + 4 * float(build_noise[0])
+    usual: dict[Side, float] = {"left": low, "right": low + 10 + float(np.clip(3 * build_noise[1], -6, 6))}
     domes = {
-        side: base + 26 * shallow + 7 * body.habitus + 4 * noise + changes.raised.get(side, 0.0)
+        side: usual[side] + 26 * shallow + 7 * body.habitus + changes.raised.get(side, 0.0)
         - 16 * changes.rarefied.get(side, 0.0)
-        for side, base, noise in (("left", -93.0, build_noise[0]), ("right", -82.0, build_noise[1]))
+        for side in SIDES
     }  # fmt: skip
     heart = _heart(body, changes, shallow=shallow, noise=build_noise[2:5])
     solids = _mediastinum(body, changes, noise=build_noise[5:8])
@@ -151,12 +155,11 @@ def build(body: Body, exposure: Exposure, changes: Changes) -> Anatomy:
     spine = _spine(body, curve=3 * build_noise[8])
     ribs = {(side, number): _rib(side, number, spine) for side in SIDES for number in range(1, 12)}
     vessels = {side: _vessels(lungs[side], changes.rarefied.get(side, 0.0), rng) for side in SIDES}
-    trunk = _trunk(body)
     mineral = BONE * (1 - 0.25 * float(np.clip((body.age - 55) / 35, 0, 1)))
     skeleton = (*_ribcage(ribs, mineral), *_spine_parts(spine), *_shoulders(exposure))
     additions = (*skeleton, *_airways(), *_gas(domes, rng), *_hila(changes, build_noise[9:11]))
-    return Anatomy(trunk=trunk, outgrowths=_outgrowths(body), lungs=lungs, heart=heart, ribs=ribs, spine=spine, additions=additions, domes=domes, 
-                   vessels=vessels, mineral=mineral)  # fmt: skip
+    return Anatomy(trunk=_trunk(body), outgrowths=_outgrowths(body), arms=_arms(body), lungs=lungs, heart=heart,
+                   ribs=ribs, additions=additions, domes=domes, vessels=vessels, mineral=mineral)  # fmt: skip
 
 
 def _trunk(body: Body) -> Loft:
@@ -174,16 +177,17 @@ def _lung(side: Side, dome: float, solids: tuple[Solid, ...], changes: Changes) 
     middle, half = SIGN[side] * (lateral + medial) / 2, (lateral - medial) / 2
     barrel = 1 + 0.09 * rarefied
     cavity = Loft(z=z, x=middle, y=forward, a=half * (1 + 0.03 * rarefied), b=depth * barrel)
+    cavity = replace(cavity, root=cavity.middle())
     surface = _deflated(cavity, changes.collapse.get(side, 0.0), SIGN[side])
     aerated = surface
     if side in changes.fluid:
         rise = 34.0
-        share = np.clip((surface.z - changes.fluid[side]) / rise, 0, 1) ** 0.4
+        share = np.clip((surface.z - changes.fluid[side]) / rise, 0, 1) ** 0.25
         aerated = surface.scaled(share)
     curve = 56 * (1 - 0.6 * rarefied)
     below = np.linspace(-260, dome, 90)
     drop = np.sqrt((dome - below) / curve)
-    level = Loft(z=below, x=np.full(90, SIGN[side] * 66), y=np.full(90, 14.0), a=74 * drop, b=86 * drop)
+    level = Loft(z=below, x=np.full(90, SIGN[side] * 56), y=np.full(90, 14.0), a=84 * drop, b=86 * drop)
     collapse = changes.collapse.get(side, 0.0)
     density = AIRY * (1 - 0.42 * rarefied) / (1 - 0.62 * collapse)
     return Lung(side=side, cavity=cavity, surface=surface, aerated=aerated, holes=(level, *solids), density=density)
@@ -197,7 +201,7 @@ def _deflated(cavity: Loft, collapse: float, sign: float) -> Loft:
     z = np.where(cavity.z > root, root + (cavity.z - root) * (1 - 0.5 * collapse), cavity.z)
     factor = 1 - 0.6 * collapse
     inward = sign * cavity.a * (1 - factor) * 0.85
-    return Loft(z=z, x=cavity.x - inward, y=cavity.y, a=cavity.a * factor, b=cavity.b * (1 - 0.45 * collapse))
+    return replace(cavity, z=z, x=cavity.x - inward, a=cavity.a * factor, b=cavity.b * (1 - 0.45 * collapse))
 
 
 def _heart(body: Body, changes: Changes, *, shallow: float, noise: np.ndarray) -> tuple[Ellipsoid, ...]:
@@ -222,7 +226,9 @@ def _heart(body: Body, changes: Changes, *, shallow: float, noise: np.ndarray) -
 def _mediastinum(body: Body, changes: Changes, *, noise: np.ndarray) -> dict[Side, tuple[Solid, ...]]:
     z = np.array([-180.0, -60, 0, 45, 80, 105, 140])
     half = np.array([16.0, 16, 17, 19, 19, 18, 22]) + 1.5 * noise[0] + 2 * body.habitus
-    middle = Loft(z=z, x=np.full(7, 0.8 * changes.pull), y=np.full(7, -24.0), a=half, b=np.array([74.0, 74, 72, 66, 56, 50, 50]))
+    middle = Loft(
+        z=z, x=np.full(7, 0.8 * changes.pull), y=np.full(7, -24.0), a=half, b=np.array([74.0, 74, 72, 66, 56, 50, 50])
+    )
     old = np.clip((body.age - 50) / 35, 0, 1)
     knob = Ellipsoid(
         centre=np.array([19 + 5 * old + changes.pull, -24.0, 56 + 3 * noise[1]]), radii=(15 + 4 * old, 30, 14 + 3 * old)
@@ -243,25 +249,20 @@ def _spine(body: Body, *, curve: float) -> Loft:
 
 
 def _spine_parts(spine: Loft) -> list[tuple[Part, float]]:
-    """Vertebral bodies between discs, end plates, pedicles and spinous processes."""
+    """Vertebral bodies between discs, pedicles, spinous and transverse processes."""
     phase = ((spine.z + 190) % 22.0) / 22.0
     bodies = spine.scaled(np.where(phase < 0.2, 0.02, 1.0))
-    starts = np.arange(-190.0, 190.0, 22.0)
-    x, y, a, b = spine.at(starts + 13)
-    pedicles = [np.stack((x + s * 0.72 * a, y - b, starts + 15), 1) for s in (-1, 1)]
-    spines = [
-        polyline(np.array([[x[i], y[i] - b[i] - 6, starts[i] + 10], [x[i], y[i] - b[i] - 24, starts[i] - 2]]))
-        for i in range(len(starts))
-    ]
-    wings = [
-        polyline(np.array([[x[i] + s * a[i], y[i] - b[i] - 2, starts[i] + 14], [x[i] + s * 32, y[i] - b[i] - 12, starts[i] + 16]]))
-        for i in range(len(starts)) for s in (-1, 1)
-    ]  # fmt: skip
+    low = np.arange(-190.0, 190.0, 22.0)
+    x, y, a, b = spine.at(low + 13)
+    back = np.stack((x, y - b, low), axis=1)
+    pedicles = np.concatenate([back + np.stack((s * 0.72 * a, 0 * a, 0 * a + 15), 1) for s in (-1, 1)])
+    spines = [np.add(root, ((0, -6, 10), (0, -24, -2))) for root in back]
+    wings = [np.add(root, ((s * 15, -2, 14), (s * 32, -12, 16))) for root in back for s in (-1, 1)]
     return [
-        (Bodies(solids=(bodies,)), 0.0075),
-        (Tubes(points=np.concatenate(pedicles), weights=np.full(2 * len(starts), 8.0), radius=4.0), BONE * 0.6),
-        (_joined(spines, radius=3.5), BONE * 0.4),
-        (_joined(wings, radius=4.0), BONE * 0.22),
+        (Bodies(solids=(bodies,)), 0.0045),
+        (Tubes(points=pedicles, weights=np.full(len(pedicles), 6.0), radius=4.0), BONE * 0.5),
+        (Tubes.along(spines, radius=3.5), BONE * 0.25),
+        (Tubes.along(wings, radius=4.0), BONE * 0.2),
     ]
 
 
@@ -288,53 +289,40 @@ def rib_tubes(points: np.ndarray, *, thick: bool) -> Tubes:
 
 
 def _ribcage(ribs: Mapping[tuple[Side, int], np.ndarray], mineral: float) -> list[tuple[Part, float]]:
-    thick = [axis for (_, number), axis in ribs.items() if 1 < number < 10]
-    thin = [axis for (_, number), axis in ribs.items() if not 1 < number < 10]
-    return [
-        (rib_tubes(np.concatenate(thick), thick=True), mineral),
-        (rib_tubes(np.concatenate(thin), thick=False), mineral),
-    ]
+    parts: list[tuple[Part, float]] = []
+    for thick in (True, False):
+        axes = [axis for (_, number), axis in ribs.items() if (1 < number < 10) == thick]
+        parts.append((rib_tubes(np.concatenate(axes), thick=thick), mineral))
+    return parts
 
 
 def _shoulders(exposure: Exposure) -> list[tuple[Part, float]]:
     """Clavicles, scapulae (over the lungs in an AP picture), humeral heads and the sternum."""
-    parts: list[tuple[Part, float]] = []
     out = -14.0 if exposure.frontal == "AP" else 12.0
-    clavicles, blades, borders, heads = [], [], [], []
-    for sign in (1.0, -1.0):
-        clavicles.append(polyline(smooth(np.array(
-            [[sign * 14, 52, 98], [sign * 50, 48, 110], [sign * 95, 18, 117], [sign * 158, -18, 122.0]]))))  # fmt: skip
-        corners = np.array([[sign * (92 + out), -84, 104], [sign * (112 + out), -90, -20], [sign * (152 + out), -50, 96.0]])
-        first, second = np.meshgrid(np.linspace(0, 1, 26), np.linspace(0, 1, 26))
-        first, second = first.ravel(), (second * (1 - first)).ravel()
-        blades.append(corners[0] + first[:, None] * (corners[1] - corners[0]) + second[:, None] * (corners[2] - corners[0]))
-        borders.append(polyline(corners[[1, 2]]))
-        borders.append(polyline(corners[[1, 0]]))
-        borders.append(polyline(np.array([[sign * (98 + out), -92, 76], [sign * (160 + out), -40, 118.0]])))
-        heads.append(Ellipsoid(centre=np.array([sign * 178, -22.0, 100]), radii=(24, 24, 24)))
-    blade = np.concatenate(blades)
-    parts.append((_joined(clavicles, radius=5.6, bore=4.0), BONE))
-    parts.append((Tubes(points=blade, weights=np.full(len(blade), 0.16), radius=5.0), BONE * 0.5))
-    parts.append((_joined(borders, radius=2.6), BONE * 0.7))
-    parts.append((Bodies(solids=tuple(heads)), BONE * 0.22))
-    sternum = (
-        Ellipsoid(centre=np.array([0, 66.0, 74]), radii=(21, 6, 24)),
-        Ellipsoid(centre=np.array([0, 90.0, 2]), radii=(15, 5, 56)),
-    )
-    parts.append((Bodies(solids=sternum), BONE * 0.3))
-    return parts
-
-
-def _joined(lines: list[tuple[np.ndarray, np.ndarray]], *, radius: float, bore: float = 0.0) -> Tubes:
-    points, weights = (np.concatenate(arrays) for arrays in zip(*lines, strict=True))
-    return Tubes(points=points, weights=weights, radius=radius, bore=bore, inside=0.3)
+    clavicle = smooth(np.array([[14, 52, 98], [50, 48, 110], [95, 18, 117], [158, -18, 122.0]]))
+    corners = np.array([[92 + out, -84, 104], [112 + out, -90, -20], [152 + out, -50, 96.0]])
+    ridge = np.array([[98 + out, -92, 76], [160 + out, -40, 118.0]])
+    first, second = (grid.ravel()[:, None] for grid in np.meshgrid(np.linspace(0, 1, 26), np.linspace(0, 1, 26)))
+    blade = corners[0] + first * (corners[1] - corners[0]) + second * (1 - first) * (corners[2] - corners[0])
+    mirrors = [np.array([sign, 1.0, 1.0]) for sign in (1, -1)]
+    blades = np.concatenate([mirror * blade for mirror in mirrors])
+    borders = [mirror * line for mirror in mirrors for line in (corners[[1, 2]], corners[[1, 0]], ridge)]
+    heads = tuple(Ellipsoid(centre=mirror * [178.0, -22, 100], radii=(24, 24, 24)) for mirror in mirrors)
+    sternum = ((np.array([0, 66.0, 74]), (21, 6, 24)), (np.array([0, 90.0, 2]), (15, 5, 56)))
+    return [
+        (Tubes.along([mirror * clavicle for mirror in mirrors], radius=5.6, bore=4.0), BONE * 1.3),
+        (Tubes(points=blades, weights=np.full(len(blades), 0.16), radius=5.0), BONE * 0.5),
+        (Tubes.along(borders, radius=2.6), BONE * 0.7),
+        (Bodies(solids=heads), BONE * 0.22),
+        (Bodies(solids=tuple(Ellipsoid(centre=centre, radii=radii) for centre, radii in sternum)), BONE * 0.3),
+    ]
 
 
 def _airways() -> list[tuple[Part, float]]:
-    windpipe = polyline(smooth(np.array([[0, 2, 215.0], [0, -12, 120], [-2, -20, 80], [-1, -24, 46]])))
-    right = polyline(smooth(np.array([[-1, -24, 46.0], [-18, -24, 36], [-36, -24, 18]])))
-    left = polyline(smooth(np.array([[-1, -24, 46.0], [20, -24, 34], [46, -26, 22]])))
-    return [(_joined([windpipe], radius=8.5), -SOFT), (_joined([right, left], radius=5.5), -SOFT * 0.8)]
+    windpipe = smooth(np.array([[0, 2, 215.0], [0, -12, 120], [-2, -20, 80], [-1, -24, 46]]))
+    right = smooth(np.array([[-1, -24, 46.0], [-18, -24, 36], [-36, -24, 18]]))
+    left = smooth(np.array([[-1, -24, 46.0], [20, -24, 34], [46, -26, 22]]))
+    return [(Tubes.along([windpipe], radius=8.5), -SOFT), (Tubes.along([right, left], radius=5.5), -SOFT * 0.8)]
 
 
 def _gas(domes: Mapping[Side, float], rng: np.random.Generator) -> list[tuple[Part, float]]:
@@ -353,14 +341,23 @@ def _gas(domes: Mapping[Side, float], rng: np.random.Generator) -> list[tuple[Pa
 def _outgrowths(body: Body) -> tuple[Solid, ...]:
     """Breasts, or the lower edge of the pectoral muscles: full below, running out upwards."""
     woman = body.sex == "F" and body.age >= 14
-    full = (1 + 0.35 * body.habitus) if woman else 0.32
+    full = (1 + 0.35 * body.habitus) if woman else 0.2
     bottom, high = (-78 - 8 * full, 125.0) if woman else (-25.0, 95.0)
     share = np.linspace(0, 1, 40)
-    swell = np.minimum(1, np.sqrt(1 - (1 - np.minimum(share / 0.22, 1)) ** 2)) * (1 - np.maximum(share - 0.22, 0) / 0.78)
+    swell = np.sin(np.pi / 2 * np.minimum(share / 0.4, 1)) ** 0.8 * (1 - np.maximum(share - 0.4, 0) / 0.6)
     z, ones = bottom + high * share, np.ones(40)
     return tuple(
-        Loft(z=z, x=sign * 78 * ones, y=84 * ones + 6 * swell, a=64 * swell**0.5, b=44 * full * swell) for sign in (1.0, -1.0)
+        Loft(z=z, x=sign * 74 * ones, y=84 * ones + 6 * swell, a=56 * swell**0.5, b=44 * full * swell)
+        for sign in (1.0, -1.0)
     )
+
+
+def _arms(body: Body) -> tuple[Solid, ...]:
+    """Deltoids and upper arms hanging a little away from the trunk."""
+    z = np.array([-200.0, -60, 40, 85, 110, 124, 134, 138])
+    thick = np.array([34.0, 36, 40, 44, 40, 30, 17, 1]) * (1 + 0.15 * body.habitus)
+    away = np.array([222.0, 214, 202, 188, 176, 168, 162, 160])
+    return tuple(Loft(z=z, x=sign * away, y=np.full(8, -20.0), a=thick, b=thick) for sign in (1.0, -1.0))
 
 
 def _hila(changes: Changes, noise: np.ndarray) -> list[tuple[Part, float]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from vlp.ingest.phantom.anatomy import SIGN, Anatomy
-from vlp.ingest.phantom.projection import Bodies, Ellipsoid, Part, Tubes, polyline, smooth
+from vlp.ingest.phantom.projection import Bodies, Ellipsoid, Part, Tubes, smooth
 from vlp.ingest.phantom.truth import PlacedFinding
 
 METAL = 0.16
@@ -25,15 +25,14 @@ def device(finding: PlacedFinding, anatomy: Anatomy, rng: np.random.Generator) -
 
 
 def _line(knots: np.ndarray, *, radius: float) -> Tubes:
-    points, weights = polyline(smooth(np.asarray(knots, dtype=float), count=60), step=0.9)
-    return Tubes(points=points, weights=weights, radius=radius)
+    return Tubes.along([smooth(knots, count=60)], radius=radius)
 
 
 def _endotracheal(finding: PlacedFinding, anatomy: Anatomy, rng: np.random.Generator) -> Parts:
     """Down the trachea, the tip 2 to 6 cm above the carina; a stripe along a paler tube."""
-    tip = 46 + rng.uniform(20, 60)
+    tip = 46 + rng.uniform(12, 45)
     knots = np.array([[2, 16, 230.0], [0, -2, 170], [0, -12, 130], [-1, -15, tip]])
-    return (_line(knots, radius=4.2), 0.018), (_line(knots + [2.8, 0, 0], radius=1.1), METAL)
+    return (_line(knots, radius=4.4), 0.02), (_line(np.add(knots, (3.2, 0, 0)), radius=1.5), 1.3 * METAL)
 
 
 def _central(finding: PlacedFinding, anatomy: Anatomy, rng: np.random.Generator) -> Parts:
@@ -62,7 +61,7 @@ def _pacemaker(finding: PlacedFinding, anatomy: Anatomy, rng: np.random.Generato
     sign = SIGN[finding.side or "left"]
     centre = np.array([sign * rng.uniform(92, 104), 84.0, rng.uniform(56, 70)])
     case = Ellipsoid(centre=centre, radii=(24, 5.5, 21))
-    top = [centre + [-sign * 10, 0, 20], [sign * 62, 50, 98], [sign * 30, 24, 92], [-12, 12, 74], [-22, 6, 40]]
+    top = [np.add(centre, (-sign * 10, 0, 20)), [sign * 62, 50, 98], [sign * 30, 24, 92], [-12, 12, 74], [-22, 6, 40]]
     atrium = np.array([*top, [-28, 16, -10], [-18, 34, -14], [-12, 40, 2]])
     ventricle = np.array([*top, [-26, 12, -20], [-4, 26, -62], [34, 40, -76]])
     leads = tuple((_line(knots, radius=1.1), METAL) for knots in (atrium, ventricle))
@@ -79,7 +78,7 @@ def _chest_tube(finding: PlacedFinding, anatomy: Anatomy, rng: np.random.Generat
     inside = np.stack((x + sign * a * [0.86, 0.8, 0.45], y - b * [0.1, 0.3, 0.2], heights), axis=1)
     outside = np.array([[sign * 200, 0, entry - 40], [sign * 168, 0, entry - 14]])
     knots = np.concatenate((outside, inside))
-    return (_line(knots, radius=3.6), 0.022), (_line(knots + [0, 0, 1.5], radius=1.2), METAL)
+    return (_line(knots, radius=3.6), 0.022), (_line(np.add(knots, (0, 0, 1.5)), radius=1.2), METAL)
 
 
 def _wires(finding: PlacedFinding, anatomy: Anatomy, rng: np.random.Generator) -> Parts:
@@ -90,11 +89,12 @@ def _wires(finding: PlacedFinding, anatomy: Anatomy, rng: np.random.Generator) -
         z, tilt = 78 - 23 * index, rng.uniform(-0.25, 0.25)
         width = rng.uniform(10, 13)
         y = 82 + 8 * np.sin(min(index / 2, 1.5))
-        ring = np.stack((width * np.cos(turn), y + 7 * np.sin(turn), z + 5 * np.sin(turn) + tilt * width * np.cos(turn)), 1)
+        ring = np.stack(
+            (width * np.cos(turn), y + 7 * np.sin(turn), z + 5 * np.sin(turn) + tilt * width * np.cos(turn)), 1
+        )
         twist = np.array([[0, y + 8, z + 5], [2, y + 9, z - 1], [-1, y + 9, z - 5.0]])
-        loops += [polyline(ring, step=0.9), polyline(twist, step=0.9)]
-    points, weights = (np.concatenate(arrays) for arrays in zip(*loops, strict=True))
-    return ((Tubes(points=points, weights=weights, radius=0.9), METAL * 1.6),)
+        loops += [ring, twist]
+    return ((Tubes.along(loops, radius=0.9), METAL * 1.6),)
 
 
 _DEVICES: dict[str, Callable[[PlacedFinding, Anatomy, np.random.Generator], Parts]] = {

@@ -9,7 +9,7 @@ from vlp.ingest.phantom.truth import FINDINGS, Side, Zone
 SIDES: tuple[Side, Side] = ("left", "right")
 
 _ZONE_SHARES: dict[str, tuple[float, float, float]] = {
-    "pneumothorax": (0.85, 0.0, 0.15),
+    "pneumothorax": (1.0, 0.0, 0.0),
     "consolidation": (0.25, 0.25, 0.50),
     "atelectasis": (0.10, 0.15, 0.75),
     "nodule": (0.45, 0.25, 0.30),

@@ -3,7 +3,7 @@
 Patient space is in millimetres: x to the patient's left, y to the front, z up.  A view looks along w and has u to the
 right and v up in the picture; turning the patient about z by the azimuth takes (x, y) to (u, w):
 
-    u = x cos + y sin,   w = -x sin + y cos      (azimuth 0: frontal, w to the front; -90 degrees: lateral, w to the left)
+    u = x cos + y sin,   w = -x sin + y cos    (azimuth 0: frontal, w to the front; -90 degrees: lateral, w left)
 
 The beam diverges mildly: every solid is magnified by source distance / (source distance - distance to the detector)
 of its own centre, and every point of a tube by that of its own depth.  Within one solid the rays count as parallel,
@@ -12,7 +12,8 @@ larger shadow in an AP picture.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol
 
@@ -22,11 +23,9 @@ from jaxtyping import Float32
 
 from vlp.ingest.phantom.truth import Projection
 
-Image = Float32[np.ndarray, "rows columns"]
-Points = Float32[np.ndarray, "points 3"]
 Window = tuple[slice, slice]
-Interval = tuple[Image, Image]
-"""Depth w (mm) at which rays enter and leave a solid; equal where they miss it."""
+Interval = tuple[np.ndarray, np.ndarray]
+"""Depth w (mm) [rows columns] at which rays enter and leave a solid; equal where they miss it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +88,9 @@ class Solid(Protocol):
     def interval(self, view: View, window: Window) -> Interval:
         """Entry and exit depth (mm) on the pixels of `window`."""
 
+    def contains(self, points: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
+        """[points] bool: inside by at least `margin` mm (negative: at most so far outside)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loft:
@@ -100,6 +102,8 @@ class Loft:
     y: np.ndarray
     a: np.ndarray
     b: np.ndarray
+    root: tuple[float, float] | None = None
+    """(x, y) whose depth sets the magnification; None: the middle of the solid.  Nested solids must share it."""
 
     def at(self, z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """(x, y, a, b) at each height; a and b are (nearly) zero beyond the ends."""
@@ -109,10 +113,14 @@ class Loft:
         return x, y, np.maximum(a, 1e-3), np.maximum(b, 1e-3)
 
     def centre_depth(self, view: View) -> float:
-        """w of the middle of the solid, weighted by its sections."""
-        weight = self.a * self.b + 1e-6
-        x, y = float(np.average(self.x, weights=weight)), float(np.average(self.y, weights=weight))
+        """Depth w of the root, or of the middle of the solid weighted by its sections."""
+        x, y = self.middle() if self.root is None else self.root
         return y * math.cos(view.azimuth) - x * math.sin(view.azimuth)
+
+    def middle(self) -> tuple[float, float]:
+        """(x, y) of the centre of gravity."""
+        weight = self.a * self.b + 1e-6
+        return float(np.average(self.x, weights=weight)), float(np.average(self.y, weights=weight))
 
     def interval(self, view: View, window: Window) -> Interval:
         """See `Solid`.  The ellipse A du^2 + 2 B du dw + C dw^2 = 1 solved for dw."""
@@ -124,25 +132,29 @@ class Loft:
         along = (sine * sine * inverse_a + cosine * cosine * inverse_b).astype(np.float32)
         du = u[None, :] - (x * cosine + y * sine).astype(np.float32)[:, None]
         slope = (cross / along)[:, None]
-        reach = (along - 0.0)[:, None] - du * du * (inverse_a * inverse_b).astype(np.float32)[:, None]
+        reach = along[:, None] - du * du * (inverse_a * inverse_b).astype(np.float32)[:, None]
         half = np.sqrt(np.maximum(reach, 0)) / along[:, None]
         middle = (y * cosine - x * sine).astype(np.float32)[:, None] - slope * du
         return middle - half, middle + half
 
     def contains(self, points: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
-        """[points] bool: inside by at least `margin` mm (negative: at most so far outside)."""
+        """See `Solid`."""
         x, y, a, b = self.at(points[:, 2])
         a, b = np.maximum(a - margin, 1e-3), np.maximum(b - margin, 1e-3)
         return ((points[:, 0] - x) / a) ** 2 + ((points[:, 1] - y) / b) ** 2 < 1
 
     def scaled(self, factor: np.ndarray | float) -> "Loft":
         """The same centres with the semi-axes times `factor` (a number, or one per knot)."""
-        return Loft(z=self.z, x=self.x, y=self.y, a=self.a * factor, b=self.b * factor)
+        return replace(self, a=self.a * factor, b=self.b * factor)
+
+    def shrunk(self, a: np.ndarray | float, b: np.ndarray | float) -> "Loft":
+        """The same centres with semi-axes less by `a` and `b` mm (a number, or one per knot)."""
+        return replace(self, a=np.maximum(self.a - a, 0.1), b=np.maximum(self.b - b, 0.1))
 
     def resampled(self, z: np.ndarray) -> "Loft":
         """The same solid on other knots."""
         x, y, a, b = self.at(z)
-        return Loft(z=z, x=x, y=y, a=a, b=b)
+        return replace(self, z=z, x=x, y=y, a=a, b=b)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -176,13 +188,13 @@ class Ellipsoid:
         return middle - half, middle + half
 
     def contains(self, points: np.ndarray, *, margin: float = 0.0) -> np.ndarray:
-        """[points] bool: inside, after shrinking by `margin` mm."""
+        """See `Solid`; every axis is shrunk in proportion."""
         shrink = 1 - margin / min(self.radii)
         offset = points - self.centre
         return np.einsum("ni,ij,nj->n", offset, self.form, offset) < shrink * abs(shrink)
 
 
-def chord(solid: Solid, view: View, window: Window | None = None) -> Image:
+def chord(solid: Solid, view: View, window: Window | None = None) -> Float32[np.ndarray, "rows columns"]:
     """Path length (mm) through `solid` on the pixels of `window` (the whole picture if None)."""
     low, high = solid.interval(view, view.window if window is None else window)
     return high - low
@@ -204,7 +216,7 @@ def subtract(pieces: list[Interval], hole: Interval) -> list[Interval]:
     return rest
 
 
-def length(pieces: list[Interval], *, shape: tuple[int, int]) -> Image:
+def length(pieces: list[Interval], *, shape: tuple[int, int]) -> Float32[np.ndarray, "rows columns"]:
     """Total path length (mm) of disjoint pieces."""
     total = np.zeros(shape, dtype=np.float32)
     for low, high in pieces:
@@ -213,7 +225,7 @@ def length(pieces: list[Interval], *, shape: tuple[int, int]) -> Image:
 
 
 @lru_cache(maxsize=512)
-def disc(radius_twentieths: int) -> Image:
+def disc(radius_twentieths: int) -> Float32[np.ndarray, "rows columns"]:
     """A disc of height 1 and the given radius in twentieths of a pixel, with its rim anti-aliased."""
     radius = radius_twentieths / 20
     half = math.ceil(radius + 0.5)
@@ -223,7 +235,7 @@ def disc(radius_twentieths: int) -> Image:
     return (kernel * (math.pi * radius * radius / max(float(kernel.sum()), 1e-6))).astype(np.float32)
 
 
-def deposit(view: View, points: np.ndarray, weights: np.ndarray) -> Image:
+def deposit(view: View, points: np.ndarray, weights: np.ndarray) -> Float32[np.ndarray, "rows columns"]:
     """Weights of 3-D points spread bilinearly over the nearest pixels; points outside the picture are dropped."""
     at = view.pixels(points) - 0.5
     corner = np.floor(at).astype(np.int64)
@@ -258,7 +270,13 @@ class Tubes:
     inside: float = 0.0
     """... and its density relative to the wall."""
 
-    def path(self, view: View) -> Image:
+    @classmethod
+    def along(cls, lines: Iterable[np.ndarray], *, radius: float, bore: float = 0.0, inside: float = 0.3) -> "Tubes":
+        """Tubes along straight pieces between the knots [knots 3] of each line."""
+        points, weights = (np.concatenate(arrays) for arrays in zip(*map(polyline, lines), strict=True))
+        return cls(points=points, weights=weights, radius=radius, bore=bore, inside=inside)
+
+    def path(self, view: View) -> Float32[np.ndarray, "rows columns"]:
         """Path length (mm of wall material) over the whole picture."""
         if not len(self.points):
             return np.zeros((view.size, view.size), dtype=np.float32)
@@ -282,7 +300,7 @@ class Blobs:
     peaks: np.ndarray
     """[blobs] path length through the centre, mm of full material."""
 
-    def path(self, view: View) -> Image:
+    def path(self, view: View) -> Float32[np.ndarray, "rows columns"]:
         """Path length (mm) over the whole picture: Gaussians are separable, so the sum is one matrix product."""
         turned = view.turned(self.points)
         scale = np.asarray(view.magnification(turned[:, 1])) / view.spacing
@@ -299,7 +317,7 @@ class Bodies:
 
     solids: tuple[Solid, ...]
 
-    def path(self, view: View) -> Image:
+    def path(self, view: View) -> Float32[np.ndarray, "rows columns"]:
         """Summed path length (mm) over the whole picture."""
         total = np.zeros((view.size, view.size), dtype=np.float32)
         for solid in self.solids:
@@ -315,7 +333,7 @@ def polyline(knots: np.ndarray, *, step: float = 1.0) -> tuple[np.ndarray, np.nd
     """Points [points 3] every `step` mm along straight pieces between knots [knots 3], and the mm each stands for."""
     pieces = np.linalg.norm(np.diff(knots, axis=0), axis=1)
     run = np.concatenate(([0.0], np.cumsum(pieces)))
-    count = max(int(round(run[-1] / step)), 1)
+    count = max(round(float(run[-1]) / step), 1)
     middle = (np.arange(count) + 0.5) * run[-1] / count
     points = np.stack([np.interp(middle, run, knots[:, axis]) for axis in range(3)], axis=1)
     return points, np.full(count, run[-1] / count)
@@ -328,6 +346,4 @@ def smooth(knots: np.ndarray, *, count: int = 24) -> np.ndarray:
     piece = position.astype(int)
     t = (position - piece)[:, None]
     p0, p1, p2, p3 = (padded[piece + offset] for offset in range(4))
-    return 0.5 * (
-        2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3
-    )
+    return 0.5 * (2 * p1 + (p2 - p0) * t + (2 * p0 - 5 * p1 + 4 * p2 - p3) * t**2 + (3 * p1 - p0 - 3 * p2 + p3) * t**3)

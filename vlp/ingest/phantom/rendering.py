@@ -52,7 +52,7 @@ def render(truth: StudyTruth, *, size_px: int = 256) -> RenderedStudy:
     """
     anatomy = build(truth.body, truth.exposure, changes(truth.findings))
     lesions = [place(finding, anatomy) for finding in truth.findings]
-    names: list[Projection] = [truth.exposure.frontal, *(("lateral",) if truth.exposure.lateral else ())]  # type: ignore[list-item]
+    names: list[Projection] = [truth.exposure.frontal, *(("lateral",) if truth.exposure.lateral else ())]
     views = [
         _draw(camera(name, truth.exposure, person=truth.body.size, size_px=size_px), anatomy, lesions, truth)
         for name in names
@@ -118,6 +118,11 @@ def _within(lung: Lung, solid: Loft, view: View) -> np.ndarray:
     return whole
 
 
+def saturated(path: np.ndarray, *, ceiling: float) -> np.ndarray:
+    """Path lengths (mm) that cannot exceed `ceiling`: soft things that overlap share the room there is."""
+    return ceiling * (1 - np.exp(-path / np.float32(ceiling)))
+
+
 def _window(solid: Loft, view: View) -> tuple[slice, slice]:
     """Pixels that can see the solid."""
     low = np.stack((solid.x - solid.a, solid.y - solid.b, solid.z), axis=1)
@@ -134,19 +139,23 @@ def _healthy(view: View, anatomy: Anatomy, lengths: Mapping[Side, _Lengths]) -> 
     """Line integrals of attenuation through everything but the lesions' own parts."""
     trunk = anatomy.trunk.interval(view, view.window)
     thickness = trunk[1] - trunk[0]
-    for solid in anatomy.outgrowths:
+    arms = () if view.name == "lateral" else anatomy.arms
+    for solid in arms:
         thickness += length(subtract([solid.interval(view, view.window)], trunk), shape=thickness.shape)
+    folds = np.zeros_like(thickness)
+    for solid in anatomy.outgrowths:
+        folds += length(subtract([solid.interval(view, view.window)], trunk), shape=thickness.shape)
+    thickness += cv2.GaussianBlur(folds, (0, 0), 4.0 / view.spacing)
     integrals = SOFT * thickness
     for side in SIDES:
         lung, paths = anatomy.lungs[side], lengths[side]
         integrals -= SOFT * (paths.cavity - paths.surface + paths.aerated)
         integrals += np.float32(lung.density) * paths.aerated
         if lung.surface is not lung.cavity:
-            inner = Loft(z=lung.surface.z, x=lung.surface.x, y=lung.surface.y, a=np.maximum(lung.surface.a - 1.6, 0.1),
-                         b=np.maximum(lung.surface.b - 1.6, 0.1))  # fmt: skip
-            integrals += np.float32(1.2 * SOFT) * np.maximum(paths.surface - _within(lung, inner, view), 0)
-        for vessels in anatomy.vessels[side]:
-            integrals += np.float32(SOFT - AIRY) * vessels.path(view)
+            inner = _within(lung, lung.surface.shrunk(1.6, 1.6), view)
+            integrals += np.float32(1.2 * SOFT) * np.maximum(paths.surface - inner, 0)
+        vessels = sum((tubes.path(view) for tubes in anatomy.vessels[side]), np.zeros_like(integrals))
+        integrals += np.float32(SOFT - AIRY) * saturated(vessels, ceiling=36.0)
     for part, excess in anatomy.additions:
         integrals += np.float32(excess) * part.path(view)
     return integrals
@@ -160,7 +169,8 @@ def _lesion(
     paths: dict[int, np.ndarray] = {}
     bound = _bound(lesion, lengths)
     for part, excess in lesion.parts:
-        paths[id(part)] = part.path(view) * bound
+        path = part.path(view)
+        paths[id(part)] = (saturated(path, ceiling=lesion.ceiling) if lesion.ceiling else path) * bound
         added += np.float32(excess) * paths[id(part)]
     if lesion.region == "parts":
         shown: Sequence[Part] = lesion.mask or [part for part, _ in lesion.parts]
@@ -195,7 +205,8 @@ def _anatomical(view: View, anatomy: Anatomy, lengths: Mapping[Side, _Lengths], 
         if lesion.region == "fluid":
             total += paths.surface - paths.aerated
         elif lesion.region == "air":
-            total += paths.cavity - paths.surface
+            # Beyond the visceral line: where the lung is in front of or behind the air, one does not see the air.
+            total += np.where(paths.surface < 3.0, paths.cavity - paths.surface, 0)
         elif lesion.region == "layer" and lesion.layer is not None:
             total += np.maximum(paths.cavity - _within(anatomy.lungs[side], lesion.layer, view), 0)
         else:

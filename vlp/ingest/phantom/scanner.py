@@ -72,16 +72,20 @@ def coarse(picture: np.ndarray, *, radius: float) -> np.ndarray:
 def _tone(signal: np.ndarray, style: Style) -> np.ndarray:
     """Compression, sharpening, window from the histogram, and an S-shaped curve; in [0, 1]."""
     size = signal.shape[0]
+    exposed = np.clip(signal / 0.4, 0, 1)
     signal = signal - style.flatten * (coarse(signal, radius=size * 0.10) - float(signal.mean()))
     if style.sharpen:
         signal = signal + style.sharpen * (signal - cv2.GaussianBlur(signal, (0, 0), 2.2 * size / 256))
     body = signal[size // 8 : -size // 8 : 2, size // 8 : -size // 8 : 2]
-    dark, bright = np.percentile(body[body > 0.5], (3, 97))
-    span = max(float(bright - dark), 0.5)
-    level = (signal - (dark - (0.06 + style.low) * span)) / (span * (1.08 + style.low))
+    lungs, dense = (float(value) for value in np.percentile(body[body > 0.5], (15, 92)))
+    # The window follows the picture only in part: what whitens one lung must not darken the other.
+    span = 0.65 * (3.05 - 1.65 * style.flatten) + 0.35 * 1.27 * (dense - lungs)
+    dark = dense - 0.88 * span
+    level = (signal - (dark - (0.06 + style.low) * span)) / (span * (1.20 + style.low))
     level = np.clip(level, 0, 1.25) ** style.gamma
     # A shoulder: what is brighter than the window runs into white gently.
-    return np.where(level < 0.8, level, 0.8 + 0.2 * np.tanh((level - 0.8) / 0.2)).astype(np.float32)
+    level = np.where(level < 0.8, level, 0.8 + 0.2 * np.tanh((level - 0.8) / 0.2))
+    return (level * exposed).astype(np.float32)
 
 
 def _shutter(picture: np.ndarray, style: Style, rng: np.random.Generator) -> None:

@@ -20,12 +20,12 @@ _NOTICED_CHANGE = 0.08
 _ZONE_NAMES = frozenset({"place", "places", "lobe", "base", "apex", "apical", "basal", "basilar"})
 _SIDE_NAMES = frozenset({"side", "place", "lobe", "base"})
 _BOTH_SIDES = re.compile(r"\b(bilateral(ly)?|both|biapical|bibasilar)\b", re.IGNORECASE)
-_RIBS: Mapping[Zone, tuple[tuple[str, str], ...]] = {
+_RIBS: Mapping[Zone, tuple[tuple[str, str], tuple[str, str]]] = {
     "upper": (("third", "3rd"), ("fourth", "4th")),
-    "middle": (("fifth", "5th"), ("sixth", "6th"), ("seventh", "7th")),
-    "lower": (("eighth", "8th"), ("ninth", "9th")),
+    "middle": (("fifth", "5th"), ("sixth", "6th")),
+    "lower": (("seventh", "7th"), ("eighth", "8th")),
 }
-"""The ribs of each zone, in words and in figures."""
+"""The uppermost broken rib of each zone and the one below it, in words and in figures; see `lesions`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,24 +167,23 @@ class Subject:
             "ratio": f"{cardiothoracic_ratio(self.severity):.2f}",
         }
         if self.places and (zone := self.places[0].zone) is not None:
-            ribs = _RIBS[zone]
-            names["rib"] = generator.choice(ribs[self.places[0].seed % len(ribs)])
+            names["rib"], names["next"] = generator.choice(list(zip(*_RIBS[zone], strict=True)))
         return names
 
 
 def nodule_mm(severity: float) -> int:
-    """Diameter a report gives a nodule of `severity`."""
-    return round(7.0 + 20.0 * severity)
+    """Diameter a report gives a nodule of `severity`, close to the one `lesions` draws in an average adult."""
+    return round(12.0 + 13.0 * severity)
 
 
 def mass_mm(severity: float) -> int:
-    """Diameter a report gives a mass of `severity`."""
-    return round(32.0 + 40.0 * severity)
+    """Diameter a report gives a mass of `severity`, close to the one `lesions` draws in an average adult."""
+    return round(33.0 + 32.0 * severity)
 
 
 def cardiothoracic_ratio(severity: float) -> float:
     """Width of the heart over that of the thorax that a report gives an enlarged heart of `severity`."""
-    return 0.53 + 0.13 * severity
+    return 0.55 + 0.10 * severity
 
 
 def stock(sentence: StockSentence) -> Statement:
@@ -213,7 +212,7 @@ def devices(truth: StudyTruth, generator: random.Random, *, compare: bool, brief
         patterns = phrases.brief if brief else phrases.seen
         if compare and truth.earlier is not None and generator.random() < 0.6:
             patterns = phrases.unchanged if place.device in before else phrases.new
-        names = {"tip": generator.choice(("3", "3.5", "4", "4.5", "5"))} | ({"side": place.side} if place.side else {})
+        names = {"side": place.side} if place.side else {}
         words = expand(generator.choice(patterns), names=names, generator=generator)
         side = place.side if "side" in words.names else None
         said = Said(finding="support device", certainty=Certainty.PRESENT, side=side)

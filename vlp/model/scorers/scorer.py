@@ -5,10 +5,10 @@ from abc import ABC, abstractmethod
 from typing import Annotated
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlp.config import Config
 from vlp.kernels import similarity_maps
@@ -88,4 +88,4 @@ class Scorer(nn.Module, ABC):
     def unit(self, vectors: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
         """The vectors normed as texts and patches are, and brought to unit length, in float32."""
         with torch.autocast(vectors.device.type, enabled=False):
-            return F.normalize(self.norm(vectors.float()), dim=-1)
+            return functional.normalize(self.norm(vectors.float()), dim=-1)

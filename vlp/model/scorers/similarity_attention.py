@@ -6,9 +6,9 @@ The same cosines are the attention's logits and the explanation map, so the map 
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn import functional
 
 from vlp.kernels import Implementation, similarity_attention
 from vlp.model.align import mean_of_patches
@@ -59,11 +59,11 @@ class SimilarityAttention(Scorer):
         It is what a text that attends everywhere alike would be compared with, so it lies in the space the objective
         trains; the tower's own pooled vector does not.
         """
-        return F.normalize(mean_of_patches(self.unit(image.patches), image.padding), dim=-1)
+        return functional.normalize(mean_of_patches(self.unit(image.patches), image.padding), dim=-1)
 
     def _attended(self, image: ImageFeatures) -> tuple[Tensor, Bool[Tensor, "image patch"] | None]:
         patches, padding = image.patches, image.padding
         if self._global_token:
             patches = torch.cat((image.pooled[:, None].to(patches.dtype), patches), dim=1)
-            padding = None if padding is None else F.pad(padding, (1, 0), value=False)
+            padding = None if padding is None else functional.pad(padding, (1, 0), value=False)
         return self.unit(patches), padding

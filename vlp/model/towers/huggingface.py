@@ -104,9 +104,9 @@ class HuggingFaceImageConfig(ImageTowerConfig):
 class HuggingFaceTextTower(TextTower):
     """A transformers encoder, pooled to one vector per text."""
 
-    def __init__(self, model: nn.Module, tokenizer: Tokenizer, *, pooling: Literal["mean", "cls"]) -> None:
+    def __init__(self, model: Any, tokenizer: Tokenizer, *, pooling: Literal["mean", "cls"]) -> None:
         super().__init__()
-        self.model = _without_pooler(model)
+        self.model: Any = _without_pooler(model)
         self.tokenizer = tokenizer
         self.width = int(model.config.hidden_size)
         self._pooling = pooling
@@ -133,11 +133,9 @@ class HuggingFaceTextTower(TextTower):
 class HuggingFaceImageTower(ImageTower):
     """A transformers image encoder: its last layer, position embeddings interpolated to the size asked for."""
 
-    def __init__(
-        self, model: nn.Module, *, size: tuple[int, int], channels: int, pooled: Literal["mean", "cls"]
-    ) -> None:
+    def __init__(self, model: Any, *, size: tuple[int, int], channels: int, pooled: Literal["mean", "cls"]) -> None:
         super().__init__(pooled=pooled)
-        self.model = _without_pooler(model)
+        self.model: Any = _without_pooler(model)
         design = model.config
         patch = int(getattr(design, "patch_size", 0))
         if patch == 0 or size[0] % patch or size[1] % patch:
@@ -150,7 +148,7 @@ class HuggingFaceImageTower(ImageTower):
         self._options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
         for name, parameter in model.named_parameters():
             if name.endswith("mask_token"):  # only masked pretraining uses it
-                parameter.requires_grad_(requires_grad=False)
+                parameter.requires_grad_(False)
 
     def layers(self) -> Sequence[Sequence[nn.Parameter]]:
         """Embeddings, then every transformer layer."""
@@ -223,7 +221,7 @@ def _letter_tokenizer(max_tokens: int) -> Tokenizer:
     return Tokenizer(backend, pad_token="[PAD]", max_tokens=max_tokens)
 
 
-def _without_pooler(model: nn.Module) -> nn.Module:
+def _without_pooler(model: Any) -> Any:
     """A head no feature depends on would get no gradient, and distributed training would wait for it."""
     if getattr(model, "pooler", None) is not None:
         model.pooler = None

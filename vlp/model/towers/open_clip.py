@@ -1,5 +1,6 @@
-"""Towers of open_clip.  This is the only module that knows it: towers are built through its classes, weights come from
-local files, and its hub is asked only where a tag is given.
+"""Towers of open_clip, through its own classes; no other module knows it.
+
+Weights come from local files; its hub is asked only where a tag is given.
 """
 
 import copy
@@ -11,11 +12,11 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import open_clip
-import torch.nn.functional as F
 from jaxtyping import Float
 from open_clip.model import _build_text_tower, _build_vision_tower, resize_pos_embed
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.nn import functional
 
 from vlp.data.tokens import Tokenizer
 from vlp.errors import BackendError, ConfigError
@@ -109,9 +110,9 @@ class OpenClipTextConfig(TextTowerConfig):
 class OpenClipImageTower(ImageTower):
     """One of open_clip's image encoders, its patches brought to the width its class token is projected to."""
 
-    def __init__(self, visual: nn.Module, *, size: tuple[int, int], pooled: Literal["mean", "cls"]) -> None:
+    def __init__(self, visual: Any, *, size: tuple[int, int], pooled: Literal["mean", "cls"]) -> None:
         super().__init__(pooled=pooled)
-        self.visual = visual
+        self.visual: Any = visual
         self.channels = 3
         self._is_resnet = hasattr(visual, "layer4")
         if self._is_resnet:
@@ -121,7 +122,8 @@ class OpenClipImageTower(ImageTower):
         else:
             visual.output_tokens = True
             self.width = int(visual.output_dim if visual.proj is not None else visual.ln_post.normalized_shape[0])
-            self.grid = tuple(int(side) for side in visual.grid_size)
+            rows, columns = visual.grid_size
+            self.grid = (int(rows), int(columns))
         if self._is_resnet and pooled == "cls":
             raise ConfigError("open_clip's ResNets have no class token here: use pooled='mean'")
         if size[0] % self.grid[0] or size[1] % self.grid[1]:
@@ -140,7 +142,7 @@ class OpenClipImageTower(ImageTower):
         """(projected class token, projected patches); for a ResNet its last feature map."""
         visual = self.visual
         if self._is_resnet:
-            features = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))
+            features: Tensor = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))
             return None, features.flatten(2).transpose(1, 2)
         token, patches = visual(images)
         return token, patches if visual.proj is None else patches @ visual.proj
@@ -149,9 +151,9 @@ class OpenClipImageTower(ImageTower):
 class OpenClipTextTower(TextTower):
     """CLIP's text transformer: the vector at the end of a text."""
 
-    def __init__(self, encoder: nn.Module, tokenizer: Tokenizer) -> None:
+    def __init__(self, encoder: Any, tokenizer: Tokenizer) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Any = encoder
         self.tokenizer = tokenizer
         self.width = int(encoder.output_dim)
 
@@ -163,7 +165,7 @@ class OpenClipTextTower(TextTower):
         """The projected vector at the end-of-text token."""
         ids = tokens.ids.masked_fill(~tokens.mask, 0)
         # Its causal mask is made for the full context.  What follows the end of a text cannot reach it.
-        ids = F.pad(ids, (0, self.tokenizer.max_tokens - ids.shape[1]))
+        ids = functional.pad(ids, (0, self.tokenizer.max_tokens - ids.shape[1]))
         pooled: Tensor = self.encoder(ids)
         return pooled
 
@@ -173,7 +175,7 @@ def _design(name: str) -> dict[str, Any]:
     return design
 
 
-def _build(make: Any, name: str, dim: int, settings: Mapping[str, Any], quick_gelu: bool) -> nn.Module:  # noqa: FBT001
+def _build(make: Any, name: str, dim: int, settings: Mapping[str, Any], quick_gelu: bool) -> Any:
     try:
         module: nn.Module = make(dim, dict(settings), quick_gelu)
     except Exception as error:  # its classes raise whatever a wrong argument leads to

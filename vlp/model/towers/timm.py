@@ -82,7 +82,7 @@ class TimmTower(ImageTower):
 
     def __init__(self, config: TimmTowerConfig, *, size: tuple[int, int], channels: int, model: nn.Module) -> None:
         super().__init__(pooled=config.pooled)
-        self.model = model
+        self.model: Any = model
         self.channels = channels
         self._name = config.name
         self._stage = config.stage
@@ -162,8 +162,7 @@ class TimmTower(ImageTower):
 def _set_aside_unused(model: nn.Module, output: Tensor) -> None:
     """Leftovers of a removed head get no gradient; distributed training must not wait for one."""
     parameters = list(model.parameters())
-    for parameter, gradient in zip(
-        parameters, torch.autograd.grad(output.sum(), parameters, allow_unused=True), strict=True
-    ):
+    gradients: Sequence[Tensor | None] = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
         if gradient is None:
-            parameter.requires_grad_(requires_grad=False)
+            parameter.requires_grad_(False)

@@ -70,7 +70,7 @@ class Tower(nn.Module, ABC):
     def layers(self) -> Sequence[Sequence[nn.Parameter]]:
         """Its parameters from the input up: the stem, then every block, the last with what follows it."""
 
-    def save_design(self, folder: Path) -> None:  # noqa: B027 - most towers are fully described by their config
+    def save_design(self, folder: Path) -> None:
         """Writes what the configuration alone does not say and `build(saved=...)` needs."""
 
     def freeze(self, how: Freeze) -> None:
@@ -83,7 +83,7 @@ class Tower(nn.Module, ABC):
             return
         if how == "all":
             self.frozen = True
-            self.requires_grad_(requires_grad=False)
+            self.requires_grad_(False)
         else:
             layers = self.layers()
             blocks = len(layers) - 1
@@ -91,10 +91,10 @@ class Tower(nn.Module, ABC):
                 raise ConfigError(f"freeze={how}: this tower has {blocks} blocks; give at most {blocks}, or 'all'")
             for parameters in layers[: how + 1]:
                 for parameter in parameters:
-                    parameter.requires_grad_(requires_grad=False)
+                    parameter.requires_grad_(False)
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> "Tower":  # noqa: FBT001, FBT002 - torch's signature
+    def train(self, mode: bool = True) -> "Tower":
         """As `nn.Module.train`, with frozen parts kept in evaluation mode."""
         super().train(mode)
         _still(self)

@@ -1,0 +1,99 @@
+import json
+from pathlib import Path
+
+import cv2
+import pytest
+
+from tests.inference.conftest import save_tiny
+from tests.retrieval.conftest import make_study
+from vlp.cli.index import build, search
+from vlp.data import open_shards
+from vlp.data.writer import ShardWriter
+from vlp.errors import CheckpointError, ConfigError, DataError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint, shards, and an index of their training split."""
+    folder = tmp_path_factory.mktemp("index")
+    save_tiny(folder / "model", "similarity_attention")
+    with ShardWriter(folder / "shards", image_format="png") as writer:
+        for number in range(12):
+            writer.write(make_study(number))
+    build(folder / "model", folder / "shards", folder / "index", split=["train"])
+    return folder
+
+
+def test_build_says_what_it_made(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build(folder / "model", folder / "shards", tmp_path / "index", json_=True)
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["studies"], facts["images"], facts["persons"], facts["dim"]) == (12, 12, 4, 24)
+
+
+def found(capsys: pytest.CaptureFixture[str], *arguments: Path, **options) -> dict:
+    search(*arguments, json_=True, **options)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_search_by_image_by_text_and_by_key(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reader = open_shards(folder / "shards")
+    key = reader.keys("train")[1]
+    person = reader.study(key).person.id
+    file = tmp_path / "chest.png"
+    cv2.imwrite(str(file), reader.image(key))
+    by_image = found(capsys, folder / "index", checkpoint=folder / "model", image=file, k=3)
+    assert by_image["hits"][0]["key"] == key
+    assert by_image["score"] == "cosine of image and image"
+    without = found(capsys, folder / "index", checkpoint=folder / "model", image=file, k=3, exclude_person=person)
+    by_key = found(capsys, folder / "index", key=key, k=3)
+    assert [hit["key"] for hit in by_key["hits"]] == [hit["key"] for hit in without["hits"]]
+    assert person not in {hit["person"] for hit in by_key["hits"]}
+    assert by_key["excluded"] == 3
+    by_text = found(capsys, folder / "index", checkpoint=folder / "model", text="There is a nodule.", k=50)
+    assert by_text["score"] == "cosine of text and image"
+    assert len(by_text["hits"]) == 9
+
+
+def test_a_study_of_other_shards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    key = open_shards(folder / "shards").keys("test")[0]
+    options = {"checkpoint": folder / "model", "shards": folder / "shards", "key": key, "k": 2}
+    assert len(found(capsys, folder / "index", **options)["hits"]) == 2
+
+
+def test_a_table_for_people(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    search(folder / "index", checkpoint=folder / "model", text="There is a nodule.", k=9)
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("Case 1.", "(no report)", "cosine of text and image", "9 studies searched", "not a medical device"):
+        assert words in shown
+    assert "Words of study" not in shown, "the impression, where there is one"
+
+
+def test_what_to_search_by_must_be_said_once(folder: Path) -> None:
+    for options in ({}, {"text": "a", "key": "b"}):
+        with pytest.raises(ConfigError, match="exactly one"):
+            search(folder / "index", checkpoint=folder / "model", **options)
+    with pytest.raises(ConfigError, match="--checkpoint"):
+        search(folder / "index", text="There is a nodule.")
+
+
+def test_bad_input(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "chest.png").write_bytes(b"These are words.")
+    with pytest.raises(DataError, match=r"chest\.png"):
+        search(folder / "index", checkpoint=folder / "model", image=tmp_path / "chest.png")
+    with pytest.raises(DataError, match="a text is empty"):
+        search(folder / "index", checkpoint=folder / "model", text=" ")
+    with pytest.raises(DataError, match="not an index"):
+        search(tmp_path / "nowhere", key="x")
+    with pytest.raises(CheckpointError):
+        search(folder / "index", checkpoint=tmp_path / "nowhere", text="a nodule")
+    with pytest.raises(DataError, match="not a folder of shards"):
+        build(folder / "model", tmp_path / "nowhere", tmp_path / "index")
+    with pytest.raises(DataError, match="--shards"):
+        search(folder / "index", key="no-such-key")
+
+
+def test_another_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "other", "similarity_attention", seed=9)
+    with pytest.raises(CheckpointError, match="another checkpoint"):
+        search(folder / "index", checkpoint=other, text="There is a nodule.")

@@ -1,0 +1,217 @@
+import shutil
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
+
+from vlp.data.loader import LoaderConfig, make_loader, num_batches, select, sentence_texts
+from vlp.data.reader import open_shards
+from vlp.data.tokens import Tokenizer
+from vlp.data.transforms import Augment, Preprocess
+from vlp.errors import DataError
+from vlp.records import Certainty, Sentence
+
+WORDS = ["[PAD]", "[UNK]", "There", "is", "no", "pneumothorax", "pleural", "effusion", "Small", "left", "No", "."]
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    backend = Backend(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return Tokenizer(backend, pad_token="[PAD]", max_tokens=12)
+
+
+@pytest.fixture
+def load(reader, tokenizer):
+    def load(*, train=True, split="train", epoch=0, start=0, rank=0, world=1, consumed=0, size=32, **settings):
+        config = LoaderConfig(**({"batch_studies": 4, "workers": 0} | settings))
+        return make_loader(
+            reader,
+            split=split,
+            config=config,
+            preprocess=Preprocess(size=size),
+            tokenizer=tokenizer,
+            train=train,
+            epoch=epoch,
+            start=start,
+            rank=rank,
+            world=world,
+            consumed=consumed,
+        )
+
+    return load
+
+
+def _same(first, second) -> bool:
+    tensors = ("images", "sentence", "owner", "study")
+    return (
+        all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
+        and torch.equal(first.tokens.ids, second.tokens.ids)
+        and (first.keys, first.position) == (second.keys, second.position)
+    )
+
+
+def test_a_batch_is_what_its_studies_say(load, reader):
+    batches = list(load(augment=None))
+    assert [batch.position for batch in batches] == [0, 1, 2]
+    for batch in batches:
+        assert batch.images.shape == (len(batch.keys), 1, 32, 32)
+        assert batch.images.dtype == torch.uint8
+        assert batch.study.tolist() == list(range(len(batch.keys)))
+        for number, key in enumerate(batch.keys):
+            expected = Preprocess(size=32).apply(reader.image(key, 0))[0]
+            assert np.array_equal(batch.images[number, 0].numpy(), expected)
+            texts = batch.tokens.ids[batch.sentence[batch.owner == number]]
+            assert texts.tolist() == [[2, 3, 4, 5, 11], [2, 3, 6, 7, 11]]
+        assert batch.tokens.ids.shape[0] == 2  # every study says the same: each sentence is there once
+        assert (batch.positives() == 1).all()
+
+
+def test_studies_without_a_sentence_or_a_frontal_image_are_counted_out(reader, load):
+    config = LoaderConfig()
+    selection = select(reader, split="train", config=config, train=True)
+    assert (len(selection.indices), selection.without_sentences, selection.without_image) == (9, 1, 1)
+    assert len(select(reader, split="train", config=config, train=False).indices) == 10
+    everything = LoaderConfig(images_per_study="all")
+    assert select(reader, split="train", config=everything, train=True).without_image == 0
+    seen = Counter(key for batch in load() for key in batch.keys)
+    assert set(seen.values()) == {1}
+    assert len(seen) == 9
+    assert num_batches(reader, split="train", config=LoaderConfig(batch_studies=4)) == len(load()) == 3
+
+
+def test_any_number_of_workers_gives_the_same_batches(load):
+    alone = list(load(epoch=2, sentences_per_study=1))
+    for workers, cache_bytes in ((1, 0), (2, 10**6)):
+        others = load(epoch=2, sentences_per_study=1, workers=workers, cache_bytes=cache_bytes)
+        assert all(_same(*pair) for pair in zip(alone, others, strict=True))
+
+
+def test_starting_later_gives_the_rest(load):
+    whole = list(load(epoch=1))
+    for start in range(4):
+        rest = load(epoch=1, start=start)
+        assert len(rest) == 3 - start
+        assert all(_same(*pair) for pair in zip(whole[start:], rest, strict=True))
+    assert list(load(epoch=1, start=99)) == []
+
+
+def test_ranks_share_an_epoch_and_another_world_goes_on_with_it(load):
+    def keys(loader):
+        return [key for batch in loader for key in batch.keys]
+
+    whole = keys(load(epoch=4))
+    assert sorted(keys(load(epoch=4, rank=0, world=2)) + keys(load(epoch=4, rank=1, world=2))) == sorted(whole)
+    assert keys(load(epoch=4, consumed=5)) == whole[5:]
+
+
+def test_epochs_differ_and_seeds_differ(load):
+    first = [batch.keys for batch in load(epoch=0)]
+    assert first != [batch.keys for batch in load(epoch=1)]
+    assert first != [batch.keys for batch in load(seed=1)]
+    assert first == [batch.keys for batch in load()]
+
+
+def test_augmentation_belongs_to_epoch_and_study_not_to_the_place_in_the_batch(load):
+    def images(**settings):
+        loader = load(augment=Augment(probability=1.0), **settings)
+        return {key: image for batch in loader for key, image in zip(batch.keys, batch.images, strict=True)}
+
+    first, regrouped, later = images(), images(batch_studies=3), images(epoch=1)
+    assert all(torch.equal(first[key], regrouped[key]) for key in first)
+    assert not any(torch.equal(first[key], later[key]) for key in first)
+
+
+def test_evaluation_is_plain_and_in_order(load, reader):
+    batches = list(load(train=False, augment=Augment(probability=1.0), epoch=7))
+    keys = [key for batch in batches for key in batch.keys]
+    assert keys == [key for key in reader.keys("train") if reader.sample(key).frontal]
+    assert np.array_equal(batches[0].images[0, 0].numpy(), Preprocess(size=32).apply(reader.image(keys[0], 0))[0])
+
+
+def test_all_images_and_some_of_them(load, reader):
+    views = [image for batch in load(images_per_study="all") for image in batch.study.tolist()]
+    assert len(views) == sum(reader.num_images(key) for key in reader.keys("train")) - 1  # the mute study has one
+    assert all(batch.num_images == len(batch.keys) for batch in load(images_per_study=1))
+    chosen = [
+        tuple(batch.images[index].float().mean().item() for index in range(batch.num_images))
+        for epoch in range(6)
+        for batch in load(images_per_study=1, augment=None, epoch=epoch, batch_studies=1)
+        if len(reader.sample(batch.keys[0]).views) == 2
+    ]
+    assert len(set(chosen)) == 4  # two studies, two views each, both drawn in six epochs
+
+
+def test_one_sentence_of_several_is_chosen_anew(load):
+    drawn = Counter(
+        tuple(batch.tokens.ids[row].tolist())
+        for epoch in range(4)
+        for batch in load(sentences_per_study=1, epoch=epoch)
+        for row in batch.sentence
+    )
+    assert len(drawn) == 2
+    assert min(drawn.values()) >= 8  # of 36
+    first = list(load(sentences_per_study=1, train=False))
+    assert {tuple(row) for batch in first for row in batch.tokens.ids.tolist()} == {(2, 3, 4, 5, 11)}
+
+
+def test_written_words_templates_or_both(make_study):
+    study = make_study(1).study
+    template, written = "There is pleural effusion.", "Small left effusion."
+    assert sentence_texts(study, study.sentences[1], "template") == (template,)
+    assert sentence_texts(study, study.sentences[1], "written") == (written,)
+    assert sentence_texts(study, study.sentences[1], "both") == (template, written)
+    made = Sentence(
+        start=0, end=0, section="labels", finding="edema", certainty=Certainty.PRESENT, text="There is edema.",
+        origin="labels",
+    )  # fmt: skip
+    for texts in ("template", "written", "both"):
+        assert sentence_texts(replace(study, report=None), made, texts) == ("There is edema.",)
+
+
+def test_both_are_two_texts_of_one_study(load):
+    batch = next(iter(load(texts="both")))
+    assert torch.bincount(batch.owner).tolist() == [4] * len(batch.keys)
+    assert batch.tokens.ids.shape[0] == 4
+
+
+def test_starting_an_epoch_leaves_the_global_generator_alone(load):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    next(iter(load()))
+    next(iter(load(workers=1)))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_useless_splits_are_refused(load):
+    with pytest.raises(DataError, match="split test has no study to use"):
+        load(split="test")
+    assert len(load(split="test", train=False)) == 1
+    with pytest.raises(DataError, match="fewer studies than there are processes"):
+        load(split="val", world=3)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_one_plain_error_from_any_process(shards, tokenizer, tmp_path, workers):
+    folder = tmp_path / "copy"
+    shutil.copytree(shards, folder)
+    reader = open_shards(folder)
+    offset, size = reader.sample(reader.keys("val")[0]).members["png"]
+    content = bytearray((folder / "val-000000.tar").read_bytes())
+    content[offset : offset + size] = bytes(size)
+    (folder / "val-000000.tar").write_bytes(content)
+    loader = make_loader(
+        reader,
+        split="val",
+        config=LoaderConfig(workers=workers),
+        preprocess=Preprocess(size=16),
+        tokenizer=tokenizer,
+        train=True,
+    )
+    with pytest.raises(DataError, match="cannot be decoded") as caught:
+        list(loader)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from vlp.data import open_shards
+from vlp.errors import CheckpointError, DataError
+from vlp.evaluate.config import EvaluateConfig
+from vlp.evaluate.predictions import read
+from vlp.evaluate.results import read_results
+from vlp.evaluate.run import check_splits, evaluate, evaluate_model
+from vlp.inference.descriptors import load_descriptors
+
+FINDINGS = ("cardiomegaly", "mass", "pleural effusion")
+
+
+def test_a_model_that_sees_everything_scores_perfectly(evaluated: Path) -> None:
+    results = {(row.task, row.metric, row.finding): row for row in read_results(evaluated)}
+    assert results["classification", "auroc", "macro"].value == 1.0
+    assert results["grounding", "pointing_game", "macro"].value == 1.0
+    assert results["grounding", "dice", "mass"].value > 0.7
+    assert 0.0 < results["grounding", "pointing_game_random", "macro"].value < 0.2
+    assert results["retrieval", "precision_at_1_over_random", "all"].value > 1.2
+    for row in results.values():
+        assert row.value is None or row.low is None or row.low <= row.value <= row.high
+
+
+def test_the_output_folder_is_whole(evaluated: Path) -> None:
+    names = {path.name for path in evaluated.iterdir()}
+    assert names == {
+        "evaluate.yaml", "examples", "predictions", "report.html", "report.md", "results.json", "results_meta.json"
+    }  # fmt: skip
+    assert list(json.loads((evaluated / "results.json").read_text())[0]) == [
+        "task", "metric", "finding", "value", "low", "high", "n_patients", "n_positive", "method"
+    ]  # fmt: skip
+
+
+def test_studies_that_cannot_be_judged_are_counted(evaluated: Path) -> None:
+    meta = json.loads((evaluated / "results_meta.json").read_text())
+    assert meta["coverage"]["classification"]["refused_studies"] == {"no frontal view": 2}
+    assert len({row["study_id"] for row in read(evaluated, "classification")}) == 30
+    assert meta["synthetic"] is True
+    assert any("synthetic" in note for note in meta["notes"])
+
+
+def test_two_runs_give_the_same_bytes(evaluated: Path, engine, settings: EvaluateConfig, tmp_path: Path) -> None:
+    again = settings.model_copy(update={"output": tmp_path / "again", "batch_images": 5})
+    reader, descriptors = open_shards(settings.shards), load_descriptors()
+    evaluate_model(engine, reader, again, findings=FINDINGS, descriptors=descriptors)
+    assert (again.output / "results.json").read_bytes() == (evaluated / "results.json").read_bytes()
+
+
+def test_tasks_that_have_nothing_to_score_are_left_out_aloud(
+    engine, settings: EvaluateConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = settings.model_copy(update={"output": tmp_path / "out", "tasks": ("classification", "grounding")})
+    reader, descriptors = open_shards(settings.shards), load_descriptors()
+    with caplog.at_level("WARNING", logger="vlp.evaluate"):
+        results = evaluate_model(engine, reader, alone, findings=("nodule", "mass"), descriptors=descriptors)
+    assert {row.task for row in results} == {"classification", "grounding"}
+    with caplog.at_level("WARNING", logger="vlp.evaluate"):
+        results = evaluate_model(engine, reader, alone, findings=("nodule",), descriptors=descriptors)
+    assert {row.task for row in results} == {"classification"}
+    assert "nothing to score" in caplog.text
+    assert all(row.value is None for row in results)
+
+
+def test_shared_patients_are_refused(settings: EvaluateConfig) -> None:
+    reader = open_shards(settings.shards)
+    train_like = reader.manifest.shards[0].model_copy(update={"split": "train"})
+    manifest = reader.manifest.model_copy(update={"shards": (*reader.manifest.shards, train_like)})
+    reader.manifest = manifest
+    with pytest.raises(DataError, match=r"patients are in both (test and train|val and train)"):
+        check_splits(
+            reader, settings.model_copy(update={"split": train_like.split and reader.manifest.shards[0].split})
+        )
+
+
+def test_faults_of_the_input_are_named(settings: EvaluateConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a folder of shards"):
+        evaluate(settings.model_copy(update={"shards": tmp_path}))
+    with pytest.raises(DataError, match="no study in the split 'train'"):
+        evaluate(settings.model_copy(update={"split": "train"}))
+    with pytest.raises(CheckpointError):
+        evaluate(settings.model_copy(update={"checkpoint": tmp_path, "output": tmp_path / "out"}))
+    assert not (tmp_path / "out").exists()

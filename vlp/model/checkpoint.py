@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import vlp
 from vlp import config as configuration
 from vlp.errors import CheckpointError, VlpError
 from vlp.model.model import ModelConfig, VisionLanguageModel, build
@@ -106,7 +106,7 @@ def _write(folder: Path, model: VisionLanguageModel, card: Mapping[str, Any]) ->
     model.image_tower.save_design(folder)
     facts: dict[str, Any] = {
         "format": FORMAT,
-        "vlp": vlp.__version__,
+        "vlp": version("vlp"),
         "weights_sha256": _sha256(folder / WEIGHTS_FILE),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }

@@ -57,7 +57,7 @@ class HuggingFaceTextConfig(TextTowerConfig):
         Raises:
             BackendError: if the model or its tokenizer cannot be had.
         """
-        source = None if self.path is None else _source(self.path)
+        source = None if self.path is None or saved is not None else _source(self.path)
         if saved is not None:
             tokenizer = Tokenizer.from_folder(saved / TOKENIZER_FOLDER, max_tokens=self.max_tokens)
         elif source is None:
@@ -93,7 +93,7 @@ class HuggingFaceImageConfig(ImageTowerConfig):
             BackendError: if the model cannot be had.
             ConfigError: if its patches do not divide the size, or it takes another number of channels.
         """
-        source = None if self.path is None else _source(self.path)
+        source = None if self.path is None or saved is not None else _source(self.path)
         sizes = self.random_init and {"num_channels": channels} | self.random_init
         model = _model(source, sizes, saved and saved / IMAGE_FOLDER)
         tower = HuggingFaceImageTower(model, size=size, channels=channels, pooled=self.pooled)
@@ -185,16 +185,28 @@ def _model(source: Path | str | None, random_init: dict[str, Any] | None, saved:
             return AutoModel.from_config(AutoConfig.for_model(**random_init))
         assert source is not None
         local = isinstance(source, Path)
-        logging.disable_progress_bar()
+        _quieten()
         if random_init is not None:
             return AutoModel.from_config(AutoConfig.from_pretrained(source, local_files_only=local))
-        model: nn.Module = AutoModel.from_pretrained(source, local_files_only=local, dtype=torch.float32)
+        model, report = AutoModel.from_pretrained(
+            source, local_files_only=local, dtype=torch.float32, output_loading_info=True
+        )
     except Exception as error:  # transformers, its hub client and every architecture raise their own kinds
         reason = " ".join(str(error).split())[:160]
         if source is None or saved is not None:
             raise ConfigError(f"model design: transformers cannot build it: {reason}") from None
         raise BackendError(f"{source}: no model from there ({reason}); give a local folder") from None
-    return model
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise BackendError(f"{source}: {len(missing)} weights of this model are not in it, e.g. {missing[0]}")
+    loaded: nn.Module = model
+    return loaded
+
+
+def _quieten() -> None:
+    """Its bars and reports of unused heads say nothing; what matters of them is checked here."""
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def _tokenizer(source: Path | str, max_tokens: int) -> Tokenizer:

@@ -126,8 +126,9 @@ class OpenClipImageTower(ImageTower):
             self.grid = (int(rows), int(columns))
         if self._is_resnet and pooled == "cls":
             raise ConfigError("open_clip's ResNets have no class token here: use pooled='mean'")
-        if size[0] % self.grid[0] or size[1] % self.grid[1]:
-            raise ConfigError(f"open_clip image tower: its patches do not divide {size[0]} x {size[1]} px")
+        patch = 32 if self._is_resnet else visual.patch_size[0]
+        if size[0] % patch or size[1] % patch:
+            raise ConfigError(f"open_clip image tower: patches of {patch} px do not divide {size[0]} x {size[1]} px")
 
     def layers(self) -> Sequence[Sequence[nn.Parameter]]:
         """The stem, then transformer blocks or ResNet stages."""

@@ -124,6 +124,8 @@ class TimmTower(ImageTower):
 
     def _measure(self, size: tuple[int, int]) -> None:
         """Finds width and grid by one pass over an empty image, and sets aside parameters no feature depends on."""
+        if self._is_transformer():
+            self._check_division(size)
         was_training = self.model.training
         self.model.eval()
         with torch.enable_grad():
@@ -143,15 +145,18 @@ class TimmTower(ImageTower):
     def _is_transformer(self) -> bool:
         return self._stage is None and hasattr(self.model, "num_prefix_tokens") and hasattr(self.model, "patch_embed")
 
+    def _check_division(self, size: tuple[int, int]) -> None:
+        grid, patch = self.model.patch_embed.grid_size, self.model.patch_embed.patch_size
+        if any(count * side != pixels for count, side, pixels in zip(grid, patch, size, strict=True)):
+            raise ConfigError(
+                f"image tower {self._name!r}: patches of {patch[0]} px do not divide {size[0]} x {size[1]} px; "
+                "change preprocess.size or the patch size"
+            )
+
     def _grid(self, size: tuple[int, int], patches: int) -> tuple[int, int]:
         """The shape of a map of so many patches; a CNN rounds each side up."""
         if self._is_transformer():
             rows, columns = self.model.patch_embed.grid_size
-            if rows * columns != patches or size[0] % rows or size[1] % columns:
-                raise ConfigError(
-                    f"image tower {self._name!r}: its patches do not divide {size[0]} x {size[1]} px; "
-                    "change preprocess.size or the patch size"
-                )
             return int(rows), int(columns)
         rows = round((patches * size[0] / size[1]) ** 0.5)
         if rows == 0 or patches % rows:

@@ -1,16 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlp.tensors import Batch, Placement, Tokens
+from vlp.tensors import Batch, Placement, Tokens, stack_padding
 
 
 def make_batch() -> Batch:
     """Studies a, b, c; b has two views; a and c hold the identical sentence 0."""
     return Batch(
         images=torch.zeros((4, 1, 2, 2), dtype=torch.uint8),
+        padding=None,
         tokens=Tokens(ids=torch.tensor([[1, 2], [3, 0], [4, 5]]), mask=torch.tensor([[1, 1], [1, 0], [1, 1]]).bool()),
         sentence=torch.tensor([0, 1, 1, 0, 2]),
         owner=torch.tensor([0, 0, 1, 2, 2]),
@@ -34,6 +37,24 @@ def test_moving_a_batch_keeps_everything() -> None:
     assert moved.keys == ("a", "b", "c")
     assert moved.position == 3
     assert torch.equal(moved.tokens.ids, make_batch().tokens.ids)
+
+
+def test_padding_travels_with_its_images() -> None:
+    padding = torch.tensor([[[True, False], [False, False]]]).expand(4, 2, 2)
+    batch = replace(make_batch(), padding=padding)
+    assert torch.equal(batch.to("cpu").padding, padding)
+    assert batch.to("meta").padding.device.type == "meta"
+    assert make_batch().to("meta").padding is None
+    if torch.cuda.is_available():
+        assert batch.pin_memory().padding.is_pinned()
+
+
+def test_padding_of_some_images_is_nowhere_on_the_others() -> None:
+    bar = np.array([[True, False, False]])
+    stacked = stack_padding([None, bar, None])
+    assert stacked.tolist() == [[[False, False, False]], bar.tolist(), [[False, False, False]]]
+    assert stack_padding([None, None]) is None
+    assert stack_padding([]) is None
 
 
 affine = st.tuples(

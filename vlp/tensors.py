@@ -4,6 +4,7 @@ Every class is frozen and says its shapes.  `Batch` has its own `to` and `pin_me
 refuses to move a frozen dataclass by itself.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -45,6 +46,9 @@ class Batch:
 
     images: Shaped[Tensor, "image channel height width"]
     """uint8; the model's own normalisation turns them into floats on the device."""
+    padding: Bool[Tensor, "image height width"] | None
+    """True at pixels that show nothing of their image (letterbox bars, corners an augmentation turned into view);
+    None where no image has any."""
     tokens: Tokens
     """The distinct sentences of the batch, [unique token]."""
     sentence: Int[Tensor, "text"]
@@ -79,6 +83,7 @@ class Batch:
         return replace(
             self,
             images=self.images.to(device, non_blocking=non_blocking),
+            padding=None if self.padding is None else self.padding.to(device, non_blocking=non_blocking),
             tokens=self.tokens.to(device, non_blocking=non_blocking),
             sentence=self.sentence.to(device, non_blocking=non_blocking),
             owner=self.owner.to(device, non_blocking=non_blocking),
@@ -90,11 +95,23 @@ class Batch:
         return replace(
             self,
             images=self.images.pin_memory(),
+            padding=None if self.padding is None else self.padding.pin_memory(),
             tokens=self.tokens.pin_memory(),
             sentence=self.sentence.pin_memory(),
             owner=self.owner.pin_memory(),
             study=self.study.pin_memory(),
         )
+
+
+def stack_padding(
+    masks: Sequence[Bool[np.ndarray, "height width"] | None],
+) -> Bool[Tensor, "image height width"] | None:
+    """The padding of several images of one size, each a mask or None for nowhere; None if that is true of all."""
+    shape = next((mask.shape for mask in masks if mask is not None), None)
+    if shape is None:
+        return None
+    nowhere = np.zeros(shape, dtype=bool)
+    return torch.from_numpy(np.stack([nowhere if mask is None else mask for mask in masks]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,12 @@ BYTES = 16 * 16
 def test_cached_and_fresh_images_are_equal(reader):
     cache = ImageCache(PREPROCESS, limit_bytes=2 * BYTES)
     keys = reader.keys("train")[:4]
-    fresh = [PREPROCESS.apply(reader.image(key, 0))[0] for key in keys]
+    fresh = [PREPROCESS.apply(reader.image(key, 0))[:2] for key in keys]
     for _ in range(2):
-        assert all(np.array_equal(cache.get(reader, key, 0), image) for key, image in zip(keys, fresh, strict=True))
+        for key, (image, placement) in zip(keys, fresh, strict=True):
+            found, where = cache.get(reader, key, 0)
+            assert np.array_equal(found, image)
+            assert where == placement
     assert cache.num_bytes == 2 * BYTES  # the limit holds
     assert [(key, 0) in cache for key in keys] == [True, True, False, False]
 
@@ -25,7 +28,7 @@ def test_a_cached_image_is_not_read_again(reader, monkeypatch):
     key = reader.keys()[0]
     cache.fill(reader, [(key, 0)])
     monkeypatch.setattr(type(reader), "image", lambda *_: 1 / 0)
-    assert cache.get(reader, key, 0).shape == (16, 16)
+    assert cache.get(reader, key, 0)[0].shape == (16, 16)
 
 
 def test_filling_stops_at_the_limit(reader):

@@ -1,3 +1,4 @@
+import logging
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -8,12 +9,14 @@ import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
-from vlp.data.loader import LoaderConfig, make_loader, num_batches, select, sentence_texts
+from vlp.config import validate
+from vlp.data.loader import LoaderConfig, make_loader, num_batches, report_text, select, sentence_texts
 from vlp.data.reader import open_shards
 from vlp.data.tokens import Tokenizer
 from vlp.data.transforms import Augment, Preprocess
-from vlp.errors import DataError
-from vlp.records import Certainty, Sentence
+from vlp.errors import ConfigError, DataError
+from vlp.records import Certainty, Report, Sentence
+from vlp.reports import read
 
 WORDS = ["[PAD]", "[UNK]", "There", "is", "no", "pneumothorax", "pleural", "effusion", "Small", "left", "No", "."]
 
@@ -27,13 +30,14 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture
 def load(reader, tokenizer):
-    def load(*, train=True, split="train", epoch=0, start=0, rank=0, world=1, consumed=0, size=32, **settings):
+    def load(*, train=True, split="train", epoch=0, start=0, rank=0, world=1, consumed=0, fit="letterbox",
+             **settings):  # fmt: skip
         config = LoaderConfig(**({"batch_studies": 4, "workers": 0} | settings))
         return make_loader(
             reader,
             split=split,
             config=config,
-            preprocess=Preprocess(size=size),
+            preprocess=Preprocess(size=32, fit=fit),
             tokenizer=tokenizer,
             train=train,
             epoch=epoch,
@@ -50,6 +54,7 @@ def _same(first, second) -> bool:
     tensors = ("images", "sentence", "owner", "study")
     return (
         all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
+        and (first.padding is second.padding or torch.equal(first.padding, second.padding))
         and torch.equal(first.tokens.ids, second.tokens.ids)
         and (first.keys, first.position) == (second.keys, second.position)
     )
@@ -63,8 +68,10 @@ def test_a_batch_is_what_its_studies_say(load, reader):
         assert batch.images.dtype == torch.uint8
         assert batch.study.tolist() == list(range(len(batch.keys)))
         for number, key in enumerate(batch.keys):
-            expected = Preprocess(size=32).apply(reader.image(key, 0))[0]
+            expected, _, padding = Preprocess(size=32).apply(reader.image(key, 0))
             assert np.array_equal(batch.images[number, 0].numpy(), expected)
+            assert padding.any()  # these images are no squares
+            assert np.array_equal(batch.padding[number].numpy(), padding)
             texts = batch.tokens.ids[batch.sentence[batch.owner == number]]
             assert texts.tolist() == [[2, 3, 4, 5, 11], [2, 3, 6, 7, 11]]
         assert batch.tokens.ids.shape[0] == 2  # every study says the same: each sentence is there once
@@ -126,6 +133,21 @@ def test_augmentation_belongs_to_epoch_and_study_not_to_the_place_in_the_batch(l
     assert not any(torch.equal(first[key], later[key]) for key in first)
 
 
+def test_padding_follows_the_augmented_image(load):
+    pose = Augment(probability=1.0, brightness=0.0, contrast=0.0, noise=0.0)
+    plain = {key: mask for batch in load(augment=None) for key, mask in zip(batch.keys, batch.padding, strict=True)}
+    for batch in load(augment=pose):
+        images = batch.images[:, 0].float()
+        assert images[batch.padding].mean() < 25  # black, but for pixels along the edge that are a mixture
+        assert images[~batch.padding].mean() > 80
+        assert not any(torch.equal(mask, plain[key]) for key, mask in zip(batch.keys, batch.padding, strict=True))
+
+
+def test_without_padding_there_is_no_mask(load):
+    assert all(batch.padding is None for batch in load(augment=None, fit="stretch"))
+    assert all(batch.padding is None for batch in load(augment=None, fit="crop"))
+
+
 def test_evaluation_is_plain_and_in_order(load, reader):
     batches = list(load(train=False, augment=Augment(probability=1.0), epoch=7))
     keys = [key for batch in batches for key in batch.keys]
@@ -179,6 +201,54 @@ def test_both_are_two_texts_of_one_study(load):
     assert batch.tokens.ids.shape[0] == 4
 
 
+def test_a_whole_report_is_findings_and_impression_as_written(make_study):
+    text = (
+        "INDICATION: Cough. No fever.\nCOMPARISON: None.\nFINDINGS: No pneumothorax or\n  pleural effusion.  The heart "
+        "is normal in size.\nIMPRESSION: No pneumothorax or pleural effusion. Sternal wires."
+    )
+    study = replace(make_study(1).study, report=Report(text=text), sentences=read(text))
+    assert report_text(study) == (
+        "No pneumothorax or pleural effusion. The heart is normal in size. "
+        "No pneumothorax or pleural effusion. Sternal wires."
+    )
+    labels = tuple(
+        Sentence(start=0, end=0, section="labels", finding=name, certainty=Certainty.PRESENT, text=f"There is {name}.",
+                 origin="labels")
+        for name in ("edema", "mass")
+    )  # fmt: skip
+    assert report_text(replace(study, report=None, sentences=labels)) == "There is edema. There is mass."
+    assert report_text(replace(study, report=None, sentences=())) == ""
+
+
+def test_a_whole_report_is_the_one_text_of_its_study(load):
+    for batch in load(texts="report"):
+        assert batch.owner.tolist() == list(range(len(batch.keys)))
+        assert batch.tokens.ids.tolist() == [[10, 5, 11, 8, 9, 7, 11]]  # every study says the same
+    assert next(iter(load(texts="report", train=False, split="test"))).sentence.shape == (0,)
+
+
+def test_reports_are_cut_at_the_limit_and_counted(load, reader, tokenizer, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("vlp"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="vlp")
+    load(texts="report")
+    assert "split train: 0 of 9 reports are longer than 12 tokens and are cut there" in caplog.messages
+    short = Tokenizer(Backend.from_str(tokenizer._backend.to_str()), pad_token="[PAD]", max_tokens=5)
+    monkeypatch.setattr("vlp.data.loader._REPORTS_COUNTED", 4)
+    config = LoaderConfig(texts="report", workers=0)
+    settings = {"split": "train", "config": config, "preprocess": Preprocess(size=16), "tokenizer": short}
+    loader = make_loader(reader, train=True, **settings)
+    assert "split train: 4 of 4 reports looked at (of 9) are longer than 5 tokens and are cut there" in caplog.messages
+    assert next(iter(loader)).tokens.ids.tolist() == [[10, 5, 11, 8, 9]]
+    told = len(caplog.messages)
+    make_loader(reader, train=True, epoch=1, **settings)
+    assert len(caplog.messages) == told
+
+
+def test_a_report_has_no_sentences_to_choose_from():
+    with pytest.raises(ConfigError, match="leave sentences_per_study out"):
+        validate(LoaderConfig, {"texts": "report", "sentences_per_study": 1}, where="test")
+
+
 def test_starting_an_epoch_leaves_the_global_generator_alone(load):
     torch.manual_seed(5)
     before = torch.get_rng_state()
@@ -187,12 +257,14 @@ def test_starting_an_epoch_leaves_the_global_generator_alone(load):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_useless_splits_are_refused(load):
+def test_useless_splits_are_refused(load, reader):
     with pytest.raises(DataError, match="split test has no study to use"):
         load(split="test")
     assert len(load(split="test", train=False)) == 1
     with pytest.raises(DataError, match="fewer studies than there are processes"):
         load(split="val", world=3)
+    with pytest.raises(DataError, match="split test has no study to use"):
+        num_batches(reader, split="test", config=LoaderConfig())
 
 
 @pytest.mark.parametrize("workers", [0, 1])

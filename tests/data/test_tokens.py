@@ -63,6 +63,20 @@ def test_a_repeated_text_is_tokenised_once(tokenizer, monkeypatch):
     assert calls == ["no", "is"]
 
 
+@pytest.mark.parametrize("words", [0, 1, 3, 4, 5, 8, 9, 30])
+def test_all_tokens_are_counted_however_many_are_kept(tokenizer, words):
+    text = " ".join(["no"] * words)
+    whole = len(_backend().encode(text).ids)
+    assert tokenizer.count(text) == whole == words + 2
+    assert tokenizer([text]).mask.sum() == min(whole, tokenizer.max_tokens)
+
+
+def test_a_tokenizer_without_marks_counts_too():
+    backend = _backend()
+    backend.post_processor = processors.Sequence([])
+    assert Tokenizer(backend, pad_token="[PAD]", max_tokens=3).count("There is no effusion of the lung") == 7
+
+
 def test_no_texts(tokenizer):
     assert tokenizer([]).ids.shape == (0, 1)
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlp.data.transforms import Augment, Preprocess
+from vlp.data.transforms import Augment, Preprocess, find_padding
 
 
 def _dot(rows: int, columns: int, x: float, y: float, sigma: float) -> np.ndarray:
@@ -77,6 +77,33 @@ def test_augmentation_records_where_pixels_went(seed):
     assert placement.to_original(_centre(image)[None])[0] == pytest.approx(
         (x, y), abs=1.0
     )  # one pixel here is 1/2 there
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "stretch", "crop"])
+@pytest.mark.parametrize("seed", range(4))
+def test_padding_of_a_moved_image_is_what_shows_nothing_of_it(fit, seed):
+    preprocess = Preprocess(size=96, fit=fit)
+    augment = Augment(
+        probability=1.0, rotate_deg=20.0, translate=0.15, scale=0.2, brightness=0.0, contrast=0.0, noise=0.0
+    )
+    seen, placement, _ = preprocess.apply(np.full((120, 70), 255, dtype=np.uint8))
+    changed, moved = augment.change(seen, np.random.default_rng(seed))
+    padding = find_padding(placement, moved)
+    # The picture is white and what is around it black; only along the very edge do the two mix.
+    assert (changed[padding] <= 128 + 64).all()
+    assert (changed[~padding] >= 128 - 64).all()
+    assert (padding != (changed < 128)).sum() < 96
+    assert 0.0 < padding.mean() < 0.9
+
+
+def test_nothing_is_padding_where_an_image_fills_the_frame():
+    _, placement, padding = Preprocess(size=32).apply(np.zeros((50, 50), dtype=np.uint8))
+    assert padding is None
+    assert find_padding(placement) is None
+    assert find_padding(placement, np.eye(3)) is None
+    larger = np.diag([1.5, 1.5, 1.0])
+    larger[:2, 2] = -8.0  # enlarged about the centre
+    assert find_padding(placement, larger) is None
 
 
 def test_augmentation_follows_its_generator_and_leaves_the_image_alone():

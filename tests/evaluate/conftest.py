@@ -64,6 +64,9 @@ class GreyModel(nn.Module):
 class _Bytes:
     max_tokens = 400
 
+    def count(self, text: str) -> int:
+        return len(text.encode())
+
     def __call__(self, texts: list[str]) -> Tokens:
         content = [text.encode() for text in texts]
         ids = torch.zeros((len(texts), max(len(one) for one in content)), dtype=torch.long)

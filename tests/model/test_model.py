@@ -20,6 +20,7 @@ def _batch(model, pixels):
     """Three studies; the first sentence is in two of them."""
     return Batch(
         images=pixels,
+        padding=None,
         tokens=model.tokenizer(SENTENCES),
         sentence=torch.tensor([0, 1, 0, 2]),
         owner=torch.tensor([0, 0, 1, 2]),
@@ -112,6 +113,18 @@ def test_patches_of_nothing_but_padding_take_no_part(tiny_model, pixels):
     unpadded = tiny_model.encode_images(pixels)
     torch.testing.assert_close(features.patches[1:], unpadded.patches[1:])
     assert not torch.allclose(features.patches[0], unpadded.patches[0])
+
+
+def test_a_batch_is_scored_without_its_padding(tiny_model, pixels):
+    tiny_model.eval()
+    padding = torch.zeros(3, 32, 32, dtype=torch.bool)
+    padding[0, :, :16] = True
+    batch = replace(_batch(tiny_model, pixels), padding=padding)
+    texts = tiny_model.encode_texts(batch.tokens)
+    expected = tiny_model.score(texts, tiny_model.encode_images(pixels, padding=padding)).logits[batch.sentence]
+    logits = tiny_model(batch)
+    assert torch.equal(logits, expected)
+    assert not torch.allclose(logits[:, 0], tiny_model(replace(batch, padding=None))[:, 0])
 
 
 def test_no_image_knows_its_neighbours(tiny_model, pixels):

@@ -53,7 +53,16 @@ def batch_at(position: int) -> Batch:
     empty = torch.zeros(1, dtype=torch.int64)
     tokens = Tokens(ids=empty[:, None], mask=empty[:, None].bool())
     images = torch.zeros(1, 1, 2, 2)
-    return Batch(images=images, tokens=tokens, sentence=empty, owner=empty, study=empty, keys=("a",), position=position)
+    return Batch(
+        images=images,
+        padding=None,
+        tokens=tokens,
+        sentence=empty,
+        owner=empty,
+        study=empty,
+        keys=("a",),
+        position=position,
+    )
 
 
 def walk(

@@ -18,6 +18,7 @@ def batch_of(sentence: list[int], owner: list[int], study: list[int]) -> Batch:
     unique = max(sentence) + 1
     return Batch(
         images=torch.zeros(len(study), 1, 2, 2, dtype=torch.uint8),
+        padding=None,
         tokens=Tokens(ids=torch.arange(unique)[:, None], mask=torch.ones(unique, 1, dtype=torch.bool)),
         sentence=torch.tensor(sentence),
         owner=torch.tensor(owner),

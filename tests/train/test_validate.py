@@ -33,7 +33,7 @@ class Oracle(torch.nn.Module):
     def encode_texts(self, tokens: Any) -> torch.Tensor:
         return torch.tensor([-1.0 if " no " in text else 1.0 for text in self.texts])
 
-    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+    def encode_images(self, images: torch.Tensor, *, padding: torch.Tensor | None = None) -> torch.Tensor:
         return images.float().mean(dim=(1, 2, 3))
 
     def score(self, texts: torch.Tensor, images: torch.Tensor) -> Any:
@@ -86,6 +86,30 @@ def test_fewer_studies_are_spread_over_the_split(shards: Path) -> None:
 
 def test_too_few_positives_mean_no_check(shards: Path) -> None:
     assert prepare(open_shards(shards), ZeroShotConfig(min_positives=100), preprocess=Preprocess(size=32)) is None
+
+
+def test_padding_is_told_to_the_model_in_pieces_that_fit(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlp.train.validate._IMAGES_AT_ONCE", 5)
+    wide = prepare(
+        open_shards(shards), ZeroShotConfig(min_positives=1), preprocess=Preprocess(size=(16, 32))
+    )  # square images on a wide canvas: bars left and right
+    assert wide is not None
+    assert wide.padding is not None
+    bars = torch.ones(16, 32, dtype=torch.bool)
+    bars[:, 8:24] = False
+    assert (wide.padding == bars).all()
+    seen: list[torch.Tensor] = []
+
+    class Watching(Oracle):
+        def encode_images(self, images: torch.Tensor, *, padding: torch.Tensor | None = None) -> torch.Tensor:
+            assert padding is not None
+            assert len(padding) == len(images)
+            seen.append(padding)
+            return super().encode_images(images)
+
+    wide.run(Watching(), device=torch.device("cpu"))  # type: ignore[arg-type]
+    assert torch.equal(torch.cat(seen), wide.padding)
+    assert prepared(shards, min_positives=1).padding is None
 
 
 def test_a_check_leaves_model_and_random_numbers_alone(shards: Path, values: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 
 from vlp.data.reader import ShardReader
 from vlp.data.transforms import Preprocess
+from vlp.tensors import Placement
 
 
 class ImageCache:
@@ -20,17 +21,18 @@ class ImageCache:
         self.num_bytes = 0
         self._preprocess = preprocess
         self._limit_bytes = limit_bytes
-        self._images: dict[tuple[str, int], np.ndarray] = {}
+        self._images: dict[tuple[str, int], tuple[np.ndarray, Placement]] = {}
 
-    def get(self, reader: ShardReader, key: str, index: int) -> UInt8[np.ndarray, "rows columns"]:
-        """The image at the model's size; callers must not write to it."""
-        image = self._images.get((key, index))
-        if image is None:
-            image, _, _ = self._preprocess.apply(reader.image(key, index))
+    def get(self, reader: ShardReader, key: str, index: int) -> tuple[UInt8[np.ndarray, "rows columns"], Placement]:
+        """The image at the model's size, and where its pixels went; callers must not write to it."""
+        found = self._images.get((key, index))
+        if found is None:
+            image, placement, _ = self._preprocess.apply(reader.image(key, index))
+            found = image, placement
             if self.num_bytes + image.nbytes <= self._limit_bytes:
-                self._images[key, index] = image
+                self._images[key, index] = found
                 self.num_bytes += image.nbytes
-        return image
+        return found
 
     def fill(self, reader: ShardReader, images: Iterable[tuple[str, int]]) -> None:
         """Loads images ahead of time, so that forked workers share them; stops when the cache is full."""

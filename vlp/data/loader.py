@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import cv2
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch.utils.data import DataLoader, Dataset
 
 from vlp import log
@@ -20,13 +20,15 @@ from vlp.data.cache import cache_of
 from vlp.data.order import Epoch
 from vlp.data.reader import ShardReader
 from vlp.data.tokens import Tokenizer
-from vlp.data.transforms import Augment, Preprocess
+from vlp.data.transforms import Augment, Preprocess, find_padding
 from vlp.errors import DataError, VlpError
 from vlp.records import Sentence, Split, Study
-from vlp.tensors import Batch
+from vlp.tensors import Batch, stack_padding
 
 PositiveInt = Annotated[int, Field(ge=1)]
-Texts = Literal["template", "written", "both"]
+Texts = Literal["template", "written", "both", "report"]
+_REPORTS_COUNTED = 2000
+"""Reports whose tokens are counted before the first epoch, spread over the split: enough to say how many are cut."""
 _logger = log.get_logger(__name__)
 
 
@@ -44,13 +46,20 @@ class LoaderConfig(Config):
     sentences_per_study: PositiveInt | None = None
     """Up to so many sentences, chosen anew each epoch while training; null takes all of them."""
     texts: Texts = "template"
-    """The sentence as "There is F of L.", in the words of the report, or both as two texts."""
+    """The sentence as "There is F of L.", in the words of the report, or both as two texts; or the whole report
+    (findings and impression as written) as the study's one text, cut where the tokenizer's max_tokens end."""
     augment: Augment | None = Augment()
     """Changes of pose and exposure while training; null for none."""
     seed: int = 0
     """Decides order, choices and augmentation."""
     cache_bytes: Annotated[int, Field(ge=0)] = 0
     """Memory for images at the model's size, kept from epoch to epoch; worth it where all of them fit."""
+
+    @model_validator(mode="after")
+    def _a_report_is_one_text(self) -> "LoaderConfig":
+        if self.texts == "report" and self.sentences_per_study is not None:
+            raise ValueError("texts: report takes whole reports; leave sentences_per_study out")
+        return self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +89,12 @@ def select(reader: ShardReader, *, split: Split, config: LoaderConfig, train: bo
 
 
 def num_batches(reader: ShardReader, *, split: Split, config: LoaderConfig, world: int = 1, train: bool = True) -> int:
-    """Batches each of `world` processes sees per epoch."""
-    num_studies = len(select(reader, split=split, config=config, train=train).indices)
+    """Batches each of `world` processes sees per epoch.
+
+    Raises:
+        DataError: if the split has no usable study, or fewer than there are processes.
+    """
+    num_studies = len(_usable(reader, split=split, config=config, train=train, world=world).indices)
     return Epoch(num_studies=num_studies, batch=config.batch_studies, world=world).num_steps
 
 
@@ -109,23 +122,11 @@ def make_loader(
         DataError: if the split has no usable study, or fewer than there are processes.  A damaged shard raises it
             where its batch would have come.
     """
-    selection = select(reader, split=split, config=config, train=train)
-    left_out = selection.without_sentences + selection.without_image
-    if not selection.indices:
-        raise DataError(
-            f"{reader.folder}: split {split} has no study to use ({selection.without_sentences} without a sentence, "
-            f"{selection.without_image} without a frontal image)"
-        )
-    if len(selection.indices) < world:
-        raise DataError(f"{reader.folder}: split {split} has fewer studies than there are processes ({world})")
-    if left_out and epoch == 0 and start == 0:
-        _logger.info(
-            "split %s: %d studies used; left out: %d without a sentence, %d without a frontal image",
-            split,
-            len(selection.indices),
-            selection.without_sentences,
-            selection.without_image,
-        )
+    selection = _usable(reader, split=split, config=config, train=train, world=world)
+    if epoch == 0 and start == 0:
+        _tell_left_out(selection, split)
+        if config.texts == "report":
+            _tell_cut(reader, selection, split, tokenizer)
     plan = Epoch(
         num_studies=len(selection.indices),
         batch=config.batch_studies,
@@ -197,6 +198,7 @@ class Batches(Dataset):
 
     def _batch(self, position: int) -> Batch:
         images: list[np.ndarray] = []
+        paddings: list[np.ndarray | None] = []
         image_study: list[int] = []
         rows: dict[str, int] = {}
         sentence: list[int] = []
@@ -207,14 +209,16 @@ class Batches(Dataset):
             key = self._keys[index]
             rng = np.random.default_rng([self._config.seed & 0xFFFFFFFF, self._epoch, index])
             keys.append(key)
-            for pixels in self._images(key, rng):
+            for pixels, padding in self._images(key, rng):
                 images.append(pixels)
+                paddings.append(padding)
                 image_study.append(number)
             for text in self._texts(self._reader.study(key), rng):
                 sentence.append(rows.setdefault(text, len(rows)))
                 owner.append(number)
         return Batch(
             images=torch.from_numpy(np.stack(images)[:, None]),
+            padding=stack_padding(paddings),
             tokens=self._tokenizer(tuple(rows)),
             sentence=torch.tensor(sentence, dtype=torch.int64),
             owner=torch.tensor(owner, dtype=torch.int64),
@@ -227,16 +231,24 @@ class Batches(Dataset):
         sample = self._reader.sample(key)
         return sample.frontal[:1] if self._config.images_per_study == "frontal" else range(len(sample.views))
 
-    def _images(self, key: str, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    def _images(self, key: str, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Images of a study at the model's size, each with its padding."""
         candidates = self._candidates(key)
         if isinstance(self._config.images_per_study, int):
             candidates = self._choose(candidates, self._config.images_per_study, rng)
         for index in candidates:
-            seen = self._cache.get(self._reader, key, index)
+            seen, placement = self._cache.get(self._reader, key, index)
             augment = self._config.augment if self._train else None
-            yield seen if augment is None else augment.change(seen, rng)[0]
+            if augment is None:
+                yield seen, find_padding(placement)
+            else:
+                changed, moved = augment.change(seen, rng)
+                yield changed, find_padding(placement, moved)
 
     def _texts(self, study: Study, rng: np.random.Generator) -> list[str]:
+        if self._config.texts == "report":
+            whole = report_text(study)
+            return [whole] if whole else []
         sentences: Sequence[Sentence] = study.sentences
         if self._config.sentences_per_study is not None:
             sentences = self._choose(sentences, self._config.sentences_per_study, rng)
@@ -278,7 +290,7 @@ class BatchLoader(DataLoader):
             yield item
 
 
-def sentence_texts(study: Study, sentence: Sentence, texts: Texts) -> tuple[str, ...]:
+def sentence_texts(study: Study, sentence: Sentence, texts: Literal["template", "written", "both"]) -> tuple[str, ...]:
     """The texts one sentence is trained on; sentences made from labels have no words of their own."""
     written = ""
     if study.report is not None and sentence.origin == "report":
@@ -286,6 +298,62 @@ def sentence_texts(study: Study, sentence: Sentence, texts: Texts) -> tuple[str,
     if texts == "template" or not written:
         return (sentence.text,)
     return (written,) if texts == "written" else (sentence.text, written)
+
+
+def report_text(study: Study) -> str:
+    """Findings and impression in one line, every sentence as written and where it stood.
+
+    Headings and the sections that state nothing about the study (indication, technique ...) are left out.  A study
+    without a report gives its sentences as they are.
+    """
+    # A sentence that states several findings is there several times, with one span.
+    texts = {
+        (sentence.start, sentence.end, text): text
+        for sentence in study.sentences
+        for text in sentence_texts(study, sentence, "written")
+    }
+    return " ".join(texts.values())
+
+
+def _usable(reader: ShardReader, *, split: Split, config: LoaderConfig, train: bool, world: int) -> Selection:
+    """The selection, if there is enough to go on with."""
+    selection = select(reader, split=split, config=config, train=train)
+    if not selection.indices:
+        raise DataError(
+            f"{reader.folder}: split {split} has no study to use ({selection.without_sentences} without a sentence, "
+            f"{selection.without_image} without a frontal image)"
+        )
+    if len(selection.indices) < world:
+        raise DataError(f"{reader.folder}: split {split} has fewer studies than there are processes ({world})")
+    return selection
+
+
+def _tell_left_out(selection: Selection, split: Split) -> None:
+    if selection.without_sentences + selection.without_image:
+        _logger.info(
+            "split %s: %d studies used; left out: %d without a sentence, %d without a frontal image",
+            split,
+            len(selection.indices),
+            selection.without_sentences,
+            selection.without_image,
+        )
+
+
+def _tell_cut(reader: ShardReader, selection: Selection, split: Split, tokenizer: Tokenizer) -> None:
+    """Says how many reports do not fit into the tokens of the text tower."""
+    keys, total = reader.keys(split), len(selection.indices)
+    places = np.linspace(0, total - 1, num=min(total, _REPORTS_COUNTED)).astype(int)
+    texts = (report_text(reader.study(keys[selection.indices[place]])) for place in places)
+    looked = log.progress(texts, description="counting tokens", total=len(places), unit="reports")
+    cut = sum(tokenizer.count(text) > tokenizer.max_tokens for text in looked)
+    _logger.info(
+        "split %s: %d of %d reports%s are longer than %d tokens and are cut there",
+        split,
+        cut,
+        len(places),
+        "" if len(places) == total else f" looked at (of {total})",
+        tokenizer.max_tokens,
+    )
 
 
 def _as_it_is(item: Any) -> Any:

@@ -74,6 +74,13 @@ class Tokenizer:
             mask[index, : len(row)] = True
         return Tokens(ids=ids, mask=mask)
 
+    def count(self, text: str) -> int:
+        """How many tokens `text` has, those that mark its beginning and end included, before it is cut."""
+        encoded = self._backend.encode(text)
+        marks = self._backend.num_special_tokens_to_add(is_pair=False)
+        # What was cut off comes along in pieces of at most the same length, each with marks of its own.
+        return len(encoded.ids) + sum(len(piece.ids) - marks for piece in encoded.overflowing)
+
     def __len__(self) -> int:
         """Size of the vocabulary, added tokens included."""
         return int(self._backend.get_vocab_size(with_added_tokens=True))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 from pydantic import Field
 
 from vlp.config import Config
@@ -63,10 +63,8 @@ class Preprocess(Config):
         if (new_rows, new_columns) == (target_rows, target_columns):
             return scaled, placement, None
         seen = np.zeros((target_rows, target_columns), dtype=np.uint8)
-        padding = np.ones((target_rows, target_columns), dtype=bool)
-        inside = np.s_[top : top + new_rows, left : left + new_columns]
-        seen[inside], padding[inside] = scaled, False
-        return seen, placement, padding
+        seen[top : top + new_rows, left : left + new_columns] = scaled
+        return seen, placement, find_padding(placement)
 
 
 class Augment(Config):
@@ -99,7 +97,7 @@ class Augment(Config):
 
     def change(
         self, seen: UInt8[np.ndarray, "rows columns"], rng: np.random.Generator
-    ) -> tuple[UInt8[np.ndarray, "rows columns"], np.ndarray]:
+    ) -> tuple[UInt8[np.ndarray, "rows columns"], Float[np.ndarray, "3 3"]]:
         """An image at the model's size changed as `rng` decides, and the 3 x 3 affine map of its points (x, y, 1)."""
         compose = _compose(self)
         if compose is None:
@@ -115,6 +113,27 @@ class Augment(Config):
         affine = np.eye(3)
         affine[:2] = np.linalg.solve(homogeneous, moved).T
         return result["image"], affine
+
+
+def find_padding(
+    placement: Placement, moved: Float[np.ndarray, "3 3"] | None = None
+) -> Bool[np.ndarray, "rows columns"] | None:
+    """True at the model's pixels whose centre shows nothing of the image; None where every pixel shows some of it.
+
+    Args:
+        placement: Where preprocessing put the image.
+        moved: The affine map by which an augmentation (`Augment.change`) then moved what was in the model's frame;
+            what preprocessing had cut away does not come back into view.
+    """
+    rows, columns = placement.model
+    corners = np.array([[0.0, 0.0], [placement.original[1], placement.original[0]]])
+    (x0, y0), (x1, y1) = placement.to_model(corners)
+    x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, columns), min(y1, rows)
+    (a, b, c), (d, e, f) = (np.eye(3) if moved is None else np.linalg.inv(moved))[:2]
+    centres_x, centres_y = np.arange(columns) + 0.5, (np.arange(rows) + 0.5)[:, None]
+    x, y = a * centres_x + (b * centres_y + c), d * centres_x + (e * centres_y + f)
+    padding: np.ndarray = (x < x0) | (x > x1) | (y < y0) | (y > y1)
+    return padding if padding.any() else None
 
 
 @lru_cache(maxsize=8)

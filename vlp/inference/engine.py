@@ -21,7 +21,7 @@ from vlp.inference import ground as grounding
 from vlp.ingest import read_image
 from vlp.log import progress
 from vlp.model import VisionLanguageModel, checkpoint
-from vlp.tensors import ImageFeatures, Placement, TextFeatures
+from vlp.tensors import ImageFeatures, Placement, TextFeatures, stack_padding
 
 if TYPE_CHECKING:
     from vlp.inference.descriptors import DescriptorSet, Prompts
@@ -214,8 +214,9 @@ class Engine:
                 for image in images[start : start + self._batch_images]
             ]
             seen = torch.from_numpy(np.stack([pixels for pixels, _, _ in prepared]))[:, None].to(self.device)
+            padding = stack_padding([mask for _, _, mask in prepared])
             with torch.inference_mode():
-                features = self.model.encode_images(seen, padding=_padding(prepared, self.device))
+                features = self.model.encode_images(seen, padding=None if padding is None else padding.to(self.device))
             yield features, tuple(placement for _, placement, _ in prepared)
 
     def _text_features(self, texts: Sequence[str]) -> TextFeatures:
@@ -245,7 +246,7 @@ class Engine:
             raise DataError("a text is empty: write what to look for, e.g. 'There is pleural effusion.'")
         if cleaned not in self._texts:
             limit = self.model.tokenizer.max_tokens
-            count = _token_count(self.model.tokenizer, cleaned)
+            count = self.model.tokenizer.count(cleaned)
             if count > limit:
                 raise DataError(f"a text has {count} tokens, the model reads at most {limit}; shorten it")
         return cleaned
@@ -282,15 +283,6 @@ def _pixels(image: Picture) -> np.ndarray:
         return image
     pixels: np.ndarray = read_image(Path(image))[1]
     return pixels
-
-
-def _padding(
-    prepared: Sequence[tuple[np.ndarray, Placement, np.ndarray | None]], device: torch.device
-) -> Tensor | None:
-    if all(padding is None for _, _, padding in prepared):
-        return None
-    masks = [np.zeros(pixels.shape, dtype=bool) if padding is None else padding for pixels, _, padding in prepared]
-    return torch.from_numpy(np.stack(masks)).to(device)
 
 
 def _usable(values: Tensor, *, what: str) -> np.ndarray:
@@ -335,13 +327,3 @@ def _without_padding(values: np.ndarray, features: ImageFeatures) -> np.ndarray:
             rows, columns = distance_transform_edt(padding, return_distances=False, return_indices=True)
             filled[:, index] = values[:, index][:, rows, columns]
     return filled
-
-
-def _token_count(tokenizer: Any, text: str) -> int:
-    """Tokens of `text` before it is cut; the tokenizer itself cuts, so past the limit words are counted one by one."""
-    kept = int(tokenizer([text]).mask.sum())
-    if kept < tokenizer.max_tokens:
-        return kept
-    words = text.split()
-    marks = int(tokenizer([""]).mask.sum())
-    return int(tokenizer(words).mask.sum()) - marks * (len(words) - 1)

@@ -100,7 +100,7 @@ class VisionLanguageModel(nn.Module):
         Each distinct sentence is encoded and scored once; its row is then repeated for the texts that use it.
         """
         texts = self.encode_texts(batch.tokens)
-        scores = self.score(texts, self.encode_images(batch.images))
+        scores = self.score(texts, self.encode_images(batch.images, padding=batch.padding))
         return scores.logits[batch.sentence]
 
     def encode_images(

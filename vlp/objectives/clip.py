@@ -50,7 +50,7 @@ def clip(
     positive = positives > 0
     if not bool((positive.sum(dim=1) == 1).all() & (positive.sum(dim=0) == 1).all()):
         raise ConfigError(
-            "the clip objective pairs one text with one image: set loader.sentences_per_study=1 and "
-            "loader.images_per_study=1, or use the multi_positive_nce objective"
+            "the clip objective pairs one text with one image: set loader.texts=report (or "
+            "loader.sentences_per_study=1) and loader.images_per_study=1, or use the multi_positive_nce objective"
         )
     return multi_positive_nce(logits, positives, mode="supcon", weights=weights)

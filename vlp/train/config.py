@@ -37,8 +37,13 @@ class TrainConfig(Config):
     max_minutes: PositiveFloat | None = None
     """Ends the run at the first step boundary after so much time, checks included, over all starts.  The schedule
     still counts to `max_steps`, so a run that ends this way ends before its learning rate has come down."""
-    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    """Of the towers' arithmetic; weights and losses are float32 always."""
+    text_weights: Literal["occurrence", "distinct"] = "occurrence"
+    """What a sentence counts in the objective. occurrence: every study's every sentence once, as published; distinct:
+    every distinct sentence of a batch once, however many studies hold it, so that the few stock phrases of normal
+    reports do not outweigh the rare sentences that say something."""
+    precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] = "32"
+    """Of the towers' arithmetic; weights and losses are float32 always.  auto: bf16-mixed where the device multiplies
+    bfloat16 in hardware (recent GPUs; CPUs with AMX), else 32; the log says which."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
     nodes: PositiveInt = 1

@@ -15,7 +15,7 @@ from vlp.objectives import AnyObjective
 from vlp.tensors import Batch, ImageFeatures, TextFeatures
 from vlp.train.config import TrainConfig
 from vlp.train.optimizer import make_optimizer, set_lr
-from vlp.train.terms import own_pairs, pooled_logits, shared_pairs, view_pairs
+from vlp.train.terms import distinct_weights, own_pairs, pooled_logits, shared_pairs, view_pairs
 
 
 class PretrainingModule(pl.LightningModule):
@@ -49,7 +49,7 @@ class PretrainingModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of one batch."""
-        images = self.model.encode_images(batch.images)
+        images = self.model.encode_images(batch.images, padding=batch.padding)
         texts = self.model.encode_texts(batch.tokens)
         logits = self.model.score(texts, images).logits[batch.sentence]
         with torch.autocast(self.device.type, enabled=False):
@@ -79,13 +79,15 @@ class PretrainingModule(pl.LightningModule):
     def _losses(
         self, batch: Batch, texts: TextFeatures, images: ImageFeatures, logits: Float[Tensor, "text image"]
     ) -> dict[str, Tensor]:
-        losses = {"loss_scores": self.config.objective(logits, wanted_positives(batch, self.config.objective))}
+        weights = distinct_weights(batch) if self.config.text_weights == "distinct" else None
+        positives = wanted_positives(batch, self.config.objective)
+        losses = {"loss_scores": self.config.objective(logits, positives, weights=weights)}
         for number, term in enumerate(self.config.terms):
             vectors = self.model.embed_images(images)
             if term.on == "pooled":
                 sentences = self.model.embed_texts(texts)
                 cosines = pooled_logits(sentences, vectors, sentence=batch.sentence, temperature=term.temperature)
-                value = term.objective(cosines, wanted_positives(batch, term.objective))
+                value = term.objective(cosines, wanted_positives(batch, term.objective), weights=weights)
             else:
                 pairs = view_pairs(vectors, study=batch.study, temperature=term.temperature)
                 value = logits.new_zeros(()) if pairs is None else term.objective(*pairs)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -267,7 +267,7 @@ def _trainer(config: TrainConfig) -> pl.Trainer:
         accelerator=config.accelerator,
         devices=config.devices,
         num_nodes=config.nodes,
-        precision=config.precision,
+        precision=_precision(config),
         deterministic="warn" if config.deterministic else None,
         max_steps=-1,  # `StepBoundary` ends the run
         max_epochs=-1,
@@ -282,6 +282,19 @@ def _trainer(config: TrainConfig) -> pl.Trainer:
         # Else Lightning would find Slurm by itself, and requeue and save inside its own signal handler.
         plugins=[LightningEnvironment()],
     )
+
+
+def _precision(config: TrainConfig) -> Literal["32", "bf16-mixed", "16-mixed"]:
+    """The precision to run with; announces its choice where it is left to it."""
+    if config.precision != "auto":
+        return config.precision
+    if torch.cuda.is_available() and config.accelerator != "cpu":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_amx_tile_supported()
+    chosen: Literal["32", "bf16-mixed"] = "bf16-mixed" if fast else "32"
+    _logger.info("precision=auto: %s", chosen)
+    return chosen
 
 
 def _refuse_what_cannot_run(config: TrainConfig) -> None:

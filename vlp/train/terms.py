@@ -63,3 +63,9 @@ def shared_pairs(positives: Shaped[Tensor, "text image"], own: Bool[Tensor, "tex
 def own_pairs(batch: Batch) -> Bool[Tensor, "text image"]:
     """Which texts and images come from the same study."""
     return batch.owner[:, None] == batch.study[None, :]
+
+
+def distinct_weights(batch: Batch) -> Float[Tensor, " text"]:
+    """1 / (texts of the batch with the identical sentence): every distinct sentence counts once in all."""
+    times = torch.bincount(batch.sentence, minlength=batch.tokens.ids.shape[0])
+    return times[batch.sentence].float().reciprocal()

@@ -3,12 +3,12 @@
 It steers a run and chooses a checkpoint; it is no result.  Results, with intervals, come from `vlp evaluate`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Int8, UInt8
+from jaxtyping import Bool, Int8, UInt8
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from vlp.metrics.policy import LEFT_OUT, apply_policy
 from vlp.model.model import VisionLanguageModel
 from vlp.records import FRONTAL, Certainty, Study
 from vlp.reports.findings import sentence_text
+from vlp.tensors import ImageFeatures, stack_padding
 
 _IMAGES_AT_ONCE = 32
 
@@ -40,6 +41,8 @@ class ZeroShotCheck:
     """The images and the truth, read once and kept, so that a check costs only the model's time."""
 
     images: UInt8[Tensor, "study 1 rows columns"]
+    padding: Bool[Tensor, "study rows columns"] | None
+    """As in a batch: True where an image shows only padding; None where none does."""
     truth: Mapping[str, Int8[np.ndarray, " study"]]
     """Per finding: 1 present, 0 absent; `LEFT_OUT` where the labels do not say, or say uncertain."""
 
@@ -62,10 +65,7 @@ class ZeroShotCheck:
         ]
         texts = model.encode_texts(model.tokenizer(prompts).to(device))
         similarity = torch.cat(
-            [
-                model.score(texts, model.encode_images(part.to(device))).similarity.float().cpu()
-                for part in self.images.split(_IMAGES_AT_ONCE)
-            ],
+            [model.score(texts, features).similarity.float().cpu() for features in self._features(model, device)],
             dim=1,
         ).numpy()
         margin = similarity[: len(findings)] - similarity[len(findings) :]
@@ -76,6 +76,12 @@ class ZeroShotCheck:
             assert value is not None  # `prepare` chose findings with both classes
             aurocs[finding] = value
         return aurocs
+
+    def _features(self, model: VisionLanguageModel, device: torch.device) -> Iterator[ImageFeatures]:
+        for start in range(0, len(self.images), _IMAGES_AT_ONCE):
+            part = slice(start, start + _IMAGES_AT_ONCE)
+            padding = None if self.padding is None else self.padding[part].to(device)
+            yield model.encode_images(self.images[part].to(device), padding=padding)
 
 
 def prepare(reader: ShardReader, config: ZeroShotConfig, *, preprocess: Preprocess) -> ZeroShotCheck | None:
@@ -90,10 +96,14 @@ def prepare(reader: ShardReader, config: ZeroShotConfig, *, preprocess: Preproce
             truth[finding] = values
     if not truth:
         return None
-    images = [
-        preprocess.apply(reader.image(key, _frontal(study)))[0] for key, study in zip(chosen, studies, strict=True)
+    prepared = [
+        preprocess.apply(reader.image(key, _frontal(study))) for key, study in zip(chosen, studies, strict=True)
     ]
-    return ZeroShotCheck(images=torch.from_numpy(np.stack(images)).unsqueeze(1), truth=truth)
+    return ZeroShotCheck(
+        images=torch.from_numpy(np.stack([pixels for pixels, _, _ in prepared])).unsqueeze(1),
+        padding=stack_padding([padding for _, _, padding in prepared]),
+        truth=truth,
+    )
 
 
 def _frontal(study: Study) -> int:

@@ -1,0 +1,1 @@
+"""The phantom archive: bodies, findings and reports made on demand, drawn as radiographs whose truth is known."""

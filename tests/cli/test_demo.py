@@ -51,14 +51,15 @@ def test_the_example_is_a_held_out_study_with_the_finding_or_the_first(
     tmp_path: Path, effusion: tuple[Certainty, ...], chosen: int
 ) -> None:
     reader = open_shards(_shards(tmp_path / "shards", *effusion))
-    path = _example_image(reader, tmp_path)
+    path, person = _example_image(reader, tmp_path)
+    assert person in {study.person.id for study in reader.studies("test")}
     assert path == tmp_path / "example.png"
     assert np.asarray(Image.open(path))[0, 0] == 10 * chosen
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["example.png", "shards"]
 
 
 def test_next_steps_are_whole_commands() -> None:
-    shown = _next_steps(Path("runs/demo/checkpoints/final"), Path("runs/demo/index"), Path("runs/demo/example.jpg"))
+    shown = _next_steps(Path("runs/demo/checkpoints/final"), Path("runs/demo/index"), Path("runs/demo/example.jpg"), "phantom-000001")
     commands = [line.strip() for line in shown.splitlines()[1:]]
     assert len(commands) in (3, 4)
     assert all(command.startswith("vlp ") for command in commands)

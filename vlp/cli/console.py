@@ -11,6 +11,9 @@ from typing import Any
 FAILED_CHECK = 1
 BAD_INPUT = 2
 
+_FILE_WIDTH = 140
+"""Columns of a table that goes to a file or a pipe, where nobody's window limits it."""
+
 
 def print_json(value: Any) -> None:
     """Writes `value` as one JSON document to stdout."""
@@ -31,6 +34,8 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     for row in rows:
         table.add_row(*(Text(_shown(cell)) for cell in row))
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)
     console.print(table)
     if note:
         console.print(Text(note), style="dim")

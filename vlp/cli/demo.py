@@ -64,10 +64,10 @@ def demo(
 
     reader = open_shards(archive.output)
     build(load_engine(evaluation.checkpoint), reader, index)
-    image = _example_image(reader, run)
+    image, person = _example_image(reader, run)
     _print_estimates(results)
     typer.echo(f"\nDone in {stages.elapsed() / 60:.1f} minutes.  Report: {evaluation.output / 'report.html'}")
-    typer.echo(_next_steps(evaluation.checkpoint, index, image))
+    typer.echo(_next_steps(evaluation.checkpoint, index, image, person))
 
 
 class _Stages:
@@ -86,8 +86,8 @@ class _Stages:
         return time.monotonic() - self._started
 
 
-def _example_image(reader: "ShardReader", run: Path) -> Path:
-    """The first held-out radiograph with the example finding (else the first), written where commands can use it."""
+def _example_image(reader: "ShardReader", run: Path) -> tuple[Path, str]:
+    """The first held-out radiograph with the example finding (else the first), as a file, and whose it is."""
     from vlp.records import Certainty
 
     keys = reader.keys("test")
@@ -97,22 +97,31 @@ def _example_image(reader: "ShardReader", run: Path) -> Path:
     partial = path.with_suffix(".partial")
     partial.write_bytes(reader.encoded(key, 0))
     os.replace(partial, path)
-    return path
+    return path, reader.study(key).person.id
 
 
 def _print_estimates(results: "Sequence[Result]") -> None:
-    """The figures people ask for first: every AUROC, and what is averaged or not about one finding."""
-    shown = [row for row in results if row.metric == "auroc" or row.finding in (_MACRO, "all")]
-    rows = [(row.task, row.metric, row.finding, row.text, row.n_positive, row.n_patients) for row in shown]
-    columns = ("task", "metric", "finding", "value [95 % interval]", "positive", "patients")
-    print_table("Held-out phantom patients", columns, rows, note="Research use, not a medical device.")
+    """Per finding what classification and grounding reached, then every figure that is not about one finding."""
+    by_name = {(row.metric, row.finding): row for row in results}
+    auroc = {row.finding: row for row in results if row.metric == "auroc"}
+    rows = []
+    for finding, row in auroc.items():
+        pointing = by_name.get(("pointing_game", finding))
+        rows.append((finding, row.text, pointing.text if pointing else "-", row.n_positive))
+    print_table("Held-out phantom patients", ("finding", "AUROC [95 %]", "pointing game [95 %]", "positive"), rows)
+    overall = [
+        (row.task, row.metric, row.text)
+        for row in results
+        if row.finding in (_MACRO, "all") and (row.metric, row.finding) not in {("auroc", _MACRO)}
+    ]
+    print_table("Averages", ("task", "metric", "value [95 %]"), overall, note="Research use, not a medical device.")
 
 
-def _next_steps(checkpoint: Path, index: Path, image: Path) -> str:
+def _next_steps(checkpoint: Path, index: Path, image: Path, person: str) -> str:
     commands = (
         f"vlp classify {checkpoint} {image}",
         f'vlp ground {checkpoint} {image} "There is {_EXAMPLE_FINDING}."',
-        f"vlp index search {index} --checkpoint {checkpoint} --image {image}",
+        f"vlp index search {index} --checkpoint {checkpoint} --image {image} --exclude-person {person}",
         "vlp ingest configs/ingest/shared_sample.yaml",
     )
     return "Try next (in the environment: source .venv/bin/activate):\n" + "\n".join(f"  {line}" for line in commands)

@@ -43,7 +43,7 @@ class TrainConfig(Config):
     reports do not outweigh the rare sentences that say something."""
     precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] = "32"
     """Of the towers' arithmetic; weights and losses are float32 always.  auto: bf16-mixed where the device multiplies
-    bfloat16 in hardware (recent GPUs; CPUs with AMX), else 32; the log says which."""
+    bfloat16 in hardware (recent GPUs; CPUs with AVX512-BF16 or AMX), else 32; the log says which."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
     nodes: PositiveInt = 1

@@ -291,7 +291,7 @@ def _precision(config: TrainConfig) -> Literal["32", "bf16-mixed", "16-mixed"]:
     if torch.cuda.is_available() and config.accelerator != "cpu":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        fast = torch.cpu._is_amx_tile_supported()
+        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     chosen: Literal["32", "bf16-mixed"] = "bf16-mixed" if fast else "32"
     _logger.info("precision=auto: %s", chosen)
     return chosen

@@ -59,7 +59,9 @@ def test_the_example_is_a_held_out_study_with_the_finding_or_the_first(
 
 
 def test_next_steps_are_whole_commands() -> None:
-    shown = _next_steps(Path("runs/demo/checkpoints/final"), Path("runs/demo/index"), Path("runs/demo/example.jpg"), "phantom-000001")
+    shown = _next_steps(
+        Path("runs/demo/checkpoints/final"), Path("runs/demo/index"), Path("runs/demo/example.jpg"), "phantom-000001"
+    )
     commands = [line.strip() for line in shown.splitlines()[1:]]
     assert len(commands) in (3, 4)
     assert all(command.startswith("vlp ") for command in commands)

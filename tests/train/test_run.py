@@ -213,6 +213,24 @@ def test_what_cannot_run_is_refused_before_anything_is_written(values: Values) -
     assert not Path(values["output"]).exists()
 
 
+@pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16-mixed"), (False, "32")])
+def test_automatic_precision_follows_the_cpu_and_says_so(
+    values: Values, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fast: bool, chosen: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    run(values, precision="auto", accelerator="cpu", max_steps=1)
+    log = (Path(values["output"]) / "log.txt").read_text()
+    assert f"precision=auto: {chosen}" in log + caplog.text
+
+
+def test_distinct_text_weights_change_what_is_learned(values: Values, tmp_path: Path) -> None:
+    tables = [
+        rows(run(values | {"output": str(tmp_path / how)}, text_weights=how)) for how in ("occurrence", "distinct")
+    ]
+    assert tables[0][-1]["loss"] != tables[1][-1]["loss"]
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(values: Values) -> None:
     with pytest.raises(ConfigError, match="not a finite number"):
         run(values, optimizer={"lr": 1e30}, gradient_clip=0.0, schedule={"warmup_steps": 0})

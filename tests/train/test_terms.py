@@ -7,7 +7,7 @@ from torch.nn.functional import normalize
 
 from vlp.objectives import multi_positive_nce
 from vlp.tensors import IGNORE, Batch, Tokens
-from vlp.train.terms import own_pairs, pooled_logits, shared_pairs, view_pairs
+from vlp.train.terms import distinct_weights, own_pairs, pooled_logits, shared_pairs, view_pairs
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -81,3 +81,31 @@ def test_shared_pairs_is_the_share_of_true_pairs_across_studies() -> None:
 def test_shared_pairs_of_a_single_study_is_zero() -> None:
     batch = batch_of(sentence=[0, 1], owner=[0, 0], study=[0])
     assert float(shared_pairs(batch.positives(), own_pairs(batch))) == 0.0
+
+
+def test_distinct_weights_let_every_distinct_sentence_count_once() -> None:
+    batch = batch_of(sentence=[0, 0, 1, 0], owner=[0, 1, 2, 2], study=[0, 1, 2])
+    weights = distinct_weights(batch)
+    assert weights.tolist() == pytest.approx([1 / 3, 1 / 3, 1.0, 1 / 3])
+
+
+def test_distinct_weights_make_a_stock_phrase_weigh_no_more_than_a_rare_one() -> None:
+    # Three studies hold the same sentence: with weights, the mean is that of the two distinct sentences' own means.
+    batch = batch_of(sentence=[0, 0, 0, 1], owner=[0, 1, 2, 3], study=[0, 1, 2, 3])
+    logits = torch.tensor([[1.0, 0.5, 0.2, -1.0]] * 3 + [[0.3, -0.2, 0.1, 0.9]])
+    positives = batch.positives()
+    weighted = multi_positive_nce(logits, positives, weights=distinct_weights(batch))
+    pairs = {
+        text: [
+            math.log1p(sum(math.exp(logits[text, other] - logits[text, image]) for other in negatives))
+            + math.log1p(
+                sum(math.exp(logits[row, image] - logits[text, image]) for row in range(4) if not positives[row, image])
+            )
+            for image in range(4)
+            if positives[text, image]
+        ]
+        for text in (0, 3)
+        for negatives in [[image for image in range(4) if not positives[text, image]]]
+    }
+    expected = np.mean([np.mean(pairs[0]), np.mean(pairs[3])]) / 2
+    assert float(weighted) == pytest.approx(expected, rel=1e-5)

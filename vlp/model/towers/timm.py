@@ -1,8 +1,6 @@
 """Image towers from timm: any model whose features have a grid, of any input size, with one channel or three."""
 
 from collections.abc import Sequence
-from functools import partial
-from operator import mul
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +8,9 @@ import timm
 import torch
 from jaxtyping import Float
 from pydantic import Field, field_validator
-from timm.layers import HybridEmbed
 from timm.models import group_parameters
 from torch import Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 
 from vlp.errors import BackendError, ConfigError
 from vlp.model.towers.stem import ConvStem
@@ -29,10 +27,6 @@ class TimmTowerConfig(ImageTowerConfig):
     """Passed on to timm.create_model, e.g. {patch_size: 8, embed_dim: 128, depth: 4, num_heads: 4}."""
     stem: Literal["patch", "conv"] = "patch"
     """conv: a ViT sees its patches through a few 3x3 convolutions, which learn from far fewer images."""
-    backbone: str | None = None
-    """A hybrid: the ViT's patches are the cells of this CNN's feature map (Dosovitskiy et al. 2021, "R+ViT")."""
-    backbone_stage: int = 2
-    """Which feature map of the backbone, counted as timm counts them; 2 has cells of 8 px in a ResNet."""
     stage: int | None = None
     """Of a CNN: which feature map to take, counted as timm counts them (0 the finest); unset: the last."""
     pretrained: bool = False
@@ -71,8 +65,6 @@ class TimmTowerConfig(ImageTowerConfig):
             arguments.setdefault("img_size", size)
         if self.stem == "conv":
             arguments["embed_layer"] = ConvStem
-        if self.backbone is not None:
-            arguments |= {"embed_layer": partial(HybridEmbed, backbone=self._backbone(channels)), "patch_size": 1}
         download = self.pretrained and saved is None
         try:
             model: nn.Module = timm.create_model(self.name, pretrained=download, **arguments)
@@ -84,16 +76,6 @@ class TimmTowerConfig(ImageTowerConfig):
                 ) from None
             raise ConfigError(f"image tower {self.name!r}: timm cannot build it: {reason}") from None
         return model
-
-    def _backbone(self, channels: int) -> nn.Module:
-        try:
-            backbone: nn.Module = timm.create_model(
-                self.backbone, features_only=True, out_indices=[self.backbone_stage], in_chans=channels
-            )
-        except Exception as error:  # as above
-            reason = " ".join(str(error).split())[:160]
-            raise ConfigError(f"image tower {self.name!r}: no backbone {self.backbone!r}: {reason}") from None
-        return backbone
 
 
 class TimmTower(ImageTower):
@@ -111,7 +93,7 @@ class TimmTower(ImageTower):
         self._has_token = config.stage is None and getattr(model, "cls_token", None) is not None
         if not self._is_transformer():
             # Convolutions run up to three times as fast this way, and results are the same.
-            self.model.to(memory_format=torch.channels_last)
+            convert_conv2d_weight_memory_format(self.model, torch.channels_last)
         self._measure(size)
         if config.pooled == "cls" and not self._has_token:
             raise ConfigError(f"image tower {config.name!r}: pooled='cls', but it has no class token; use 'mean'")
@@ -168,9 +150,7 @@ class TimmTower(ImageTower):
         return self._stage is None and hasattr(self.model, "num_prefix_tokens") and hasattr(self.model, "patch_embed")
 
     def _check_division(self, size: tuple[int, int]) -> None:
-        embed = self.model.patch_embed
-        ratio = getattr(embed, "feature_ratio", (1, 1))  # pixels a cell of a hybrid's feature map
-        grid, patch = embed.grid_size, tuple(map(mul, embed.patch_size, ratio))
+        grid, patch = self.model.patch_embed.grid_size, self.model.patch_embed.patch_size
         if any(count * side != pixels for count, side, pixels in zip(grid, patch, size, strict=True)):
             raise ConfigError(
                 f"image tower {self._name!r}: patches of {patch[0]} px do not divide {size[0]} x {size[1]} px; "

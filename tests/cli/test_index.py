@@ -43,6 +43,7 @@ def test_search_by_image_by_text_and_by_key(folder: Path, tmp_path: Path, capsys
     cv2.imwrite(str(file), reader.image(key))
     by_image = found(capsys, folder / "index", checkpoint=folder / "model", image=file, k=3)
     assert by_image["hits"][0]["key"] == key
+    assert [hit["same_image"] for hit in by_image["hits"]] == [True, False, False]
     assert by_image["score"] == "cosine of image and image"
     without = found(capsys, folder / "index", checkpoint=folder / "model", image=file, k=3, exclude_person=person)
     by_key = found(capsys, folder / "index", key=key, k=3)
@@ -67,6 +68,30 @@ def test_a_table_for_people(folder: Path, capsys: pytest.CaptureFixture[str], mo
     for words in ("Case 1.", "(no report)", "cosine of text and image", "9 studies searched", "not a medical device"):
         assert words in shown
     assert "Words of study" not in shown, "the impression, where there is one"
+
+
+def test_the_table_says_that_the_query_met_itself(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reader = open_shards(folder / "shards")
+    key = reader.keys("train")[0]
+    person = reader.study(key).person.id
+    file = tmp_path / "chest.png"
+    cv2.imwrite(str(file), reader.image(key))
+
+    def shown(**options) -> str:
+        search(folder / "index", checkpoint=folder / "model", image=file, k=3, **options)
+        return " ".join(capsys.readouterr().out.split())
+
+    itself = shown()
+    assert itself.count("(the same image)") == 1
+    assert f"--exclude-person {person}" in itself
+    assert "0 left out" in itself
+    without = shown(exclude_person=person)
+    assert "same image" not in without
+    assert "3 left out" in without
+    assert "is the pseudonym right?" not in without
+    assert "is the pseudonym right?" in shown(exclude_person="nobody")
 
 
 def test_what_to_search_by_must_be_said_once(folder: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import pickle
 import shutil
 import tarfile
@@ -6,6 +7,7 @@ import numpy as np
 import pytest
 
 from vlp.data import open_shards
+from vlp.data.validate import check
 from vlp.errors import DataError
 
 
@@ -102,3 +104,16 @@ def test_bytes_that_are_no_image_name_the_study(shards, tmp_path):
     tar.write_bytes(content)
     with pytest.raises(DataError, match=f"image 0 of study {key} cannot be decoded"):
         reader.image(key, 0)
+
+
+@pytest.mark.parametrize("place", [[10**20, 50], [512, 10**12]])
+def test_a_manifest_that_points_outside_its_tar_is_one_plain_error(shards, tmp_path, place):
+    folder = tmp_path / "copy"
+    shutil.copytree(shards, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["shards"][0]["samples"][0]["members"]["txt"] = place
+    (folder / "manifest.json").write_text(json.dumps(manifest, separators=(",", ":")))
+    reader = open_shards(folder)
+    with pytest.raises(DataError, match="behind its end"):
+        reader.text(reader.keys()[0])
+    assert "sample" in {fault.code for fault in check(folder)}

@@ -120,3 +120,21 @@ def test_a_full_disk_is_one_plain_error(make_study, tmp_path, monkeypatch):
     with pytest.raises(DataError, match="No space left"):
         _write(tmp_path / "s", [make_study(1)])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_shards_beside_something_else_are_not_replaced(make_study, tmp_path):
+    folder = tmp_path / "s"
+    _write(folder, [make_study(1)])
+    (folder / "notes.txt").write_text("precious")
+    with pytest.raises(DataError, match=r"holds notes\.txt beside its shards"):
+        _write(folder, [make_study(2)])
+    assert (folder / "notes.txt").read_text() == "precious"
+
+
+def test_folders_above_are_taken_back_where_nothing_was_written(make_study, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(DataError, match="no study"):
+        _write(tmp_path / "there" / "a" / "b" / "s", [])
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+    _write(tmp_path / "there" / "a" / "b" / "s", [make_study(1)])
+    assert check(tmp_path / "there" / "a" / "b" / "s") == []

@@ -10,6 +10,7 @@ from vlp.evaluate.predict import Questions, plan, predict, prompts_of, resolve_f
 from vlp.evaluate.predictions import Provenance
 from vlp.evaluate.retrieval import Gallery
 from vlp.inference.descriptors import load_descriptors
+from vlp.records import Mask, Region, Study
 
 FINDINGS = ("cardiomegaly", "mass", "pleural effusion")
 
@@ -59,6 +60,30 @@ def test_regions_are_measured_on_their_own_image(engine, settings: EvaluateConfi
         assert row["region_kind"] == regions[0].kind
         assert row["truth_px"] == 256
         assert row["text"] == questions.texts[FINDINGS.index(row["finding"])]
+
+
+def test_the_kind_of_a_region_is_that_of_the_measured_ones(
+    engine, settings: EvaluateConfig, questions: Questions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A point has no extent to measure, and a region on another view is not this image's."""
+    reader = open_shards(settings.shards)
+    wanted = {(row["study_id"], row["finding"]): row["region_kind"]
+              for row in predict(engine, reader, settings, questions=questions)["grounding"]}  # fmt: skip
+    plain = reader.study
+
+    def with_more_regions(key: str) -> Study:
+        study = plain(key)
+        more = [Region(finding=one.finding, image=one.image, geometry=(1.0, 1.0)) for one in study.regions]
+        more += [
+            Region(finding=one.finding, image="another view", geometry=geometry)
+            for one in study.regions
+            for geometry in ((0.0, 0.0, 1.0, 1.0), Mask.encode(np.ones((2, 2), dtype=bool)))
+        ]
+        return replace(study, regions=(*study.regions, *more))
+
+    monkeypatch.setattr(reader, "study", with_more_regions)
+    rows = predict(engine, reader, settings, questions=questions)["grounding"]
+    assert {(row["study_id"], row["finding"]): row["region_kind"] for row in rows} == wanted
 
 
 def test_lateral_only_studies_are_refused_or_averaged(engine, settings: EvaluateConfig, questions: Questions) -> None:

@@ -84,3 +84,15 @@ def test_faults_of_the_input_are_named(settings: EvaluateConfig, tmp_path: Path)
     with pytest.raises(CheckpointError):
         evaluate(settings.model_copy(update={"checkpoint": tmp_path, "output": tmp_path / "out"}))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_the_model_runs(
+    engine, settings: EvaluateConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("something else")
+    monkeypatch.setattr("vlp.evaluate.run.predict", lambda *_, **__: pytest.fail("the model ran"))
+    elsewhere = settings.model_copy(update={"output": tmp_path / "file"})
+    with pytest.raises(DataError, match="cannot make the folder of the results"):
+        evaluate_model(
+            engine, open_shards(settings.shards), elsewhere, findings=("nodule",), descriptors=load_descriptors()
+        )

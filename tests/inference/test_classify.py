@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vlp.errors import DataError
-from vlp.inference.classify import Evidence, classify_features, weigh
+from vlp.inference.classify import Evidence, weigh
 from vlp.inference.descriptors import Descriptor, load_descriptors
 from vlp.inference.engine import Engine
 
@@ -38,7 +38,7 @@ def naive(
 @pytest.mark.parametrize(("prompts", "temperature"), [("both", None), ("descriptors", 0.5), ("finding", None)])
 def test_equals_a_naive_loop(engine: Engine, pictures: list[np.ndarray], prompts, temperature) -> None:
     features, _ = engine.features(pictures[:3])
-    answers = classify_features(engine, features, FINDINGS, prompts=prompts, temperature=temperature)
+    answers = weigh(engine, features, FINDINGS, prompts=prompts, temperature=temperature).diagnoses()
     for image, answer in zip(pictures[:3], answers, strict=True):
         assert list(answer.scores) == FINDINGS
         for evidence in answer.findings:
@@ -48,7 +48,7 @@ def test_equals_a_naive_loop(engine: Engine, pictures: list[np.ndarray], prompts
 
 
 def test_contributions_add_up_to_the_log_score(engine: Engine, pictures: list[np.ndarray]) -> None:
-    for answer in classify_features(engine, engine.features(pictures)[0]):
+    for answer in weigh(engine, engine.features(pictures)[0]).diagnoses():
         assert len(answer.findings) == 19
         for evidence in answer.findings:
             total = sum(item.contribution for item in evidence.descriptors)

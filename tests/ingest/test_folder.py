@@ -165,6 +165,12 @@ def test_broken_lines_are_faults_with_their_number(tmp_path, line):
     assert isinstance(items[0], LoadedStudy)
     assert items[1].code == "bad_line"
     assert "line 3" in items[1].message
+    assert ("not a JSON object" in items[1].message) == (line in {"{", "[]", "7"})
+
+
+def test_a_name_with_a_null_character_is_a_fault(tmp_path):
+    (fault,) = _load(_archive(tmp_path, {"file": "a\0.png", "absent": True}))
+    assert "null character" in fault.message
 
 
 def test_filters(tmp_path):

@@ -77,6 +77,16 @@ def test_too_many_undefined_resamples_leave_no_interval() -> None:
     assert "undefined" in estimate.method
 
 
+def test_an_interval_of_no_width_is_none() -> None:
+    """A perfect ranking is perfect in every resample, which is no proof that the next patient is ranked right."""
+    perfect = auroc([0, 0, 0, 1, 1, 1] * 5, [0.1, 0.2, 0.3, 0.7, 0.8, 0.9] * 5)
+    one_person = patient_bootstrap(weighted_mean(np.array([0.1, 0.2, 0.4])), ["a", "a", "a"])
+    for estimate in (perfect, one_person):
+        assert estimate.value is not None
+        assert (estimate.low, estimate.high, estimate.reason) == (None, None, "degenerate_variance")
+    assert str(perfect) == "1.000 [n/a]"
+
+
 def test_foreign_patients_are_refused() -> None:
     with pytest.raises(DataError, match="outside the resampled set"):
         Resamples.draw(["a"], resamples=2).sample(weighted_mean(np.ones(1)), ["b"])

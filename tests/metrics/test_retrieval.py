@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
 from vlp.metrics.retrieval import (
-    jaccard,
     ndcg,
     ndcg_of_random,
     precision_at_k,
@@ -45,11 +44,6 @@ def test_ndcg_equals_scikit_learn(gains: list[float], k: int) -> None:
 def test_ties_are_ordered_by_key() -> None:
     order = rank_by_score(np.array([0.5, 0.9, 0.5 + 1e-8, 0.5]), ["c", "z", "b", "a"])
     assert order.tolist() == [1, 3, 2, 0]
-
-
-def test_jaccard_of_nothing_is_no_relevance() -> None:
-    assert jaccard([], []) == 0.0
-    assert jaccard(["a", "b"], ["b", "c"]) == pytest.approx(1 / 3)
 
 
 def test_an_empty_gallery_gives_nothing() -> None:

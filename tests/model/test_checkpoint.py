@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from vlp.errors import CheckpointError
@@ -156,3 +157,45 @@ def test_damage_is_one_line(saved, damage):
     with pytest.raises(CheckpointError, match=said) as caught:
         checkpoint.load(saved)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_killed_save_left_is_cleared_by_the_next(tiny_model, saved, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, "rmtree", lambda *_, **__: None)  # a killed process cleans nothing up
+        patch.setattr(checkpoint, "take_place", lambda *_: None)
+        checkpoint.save(saved, tiny_model, card={})
+    assert len(list(saved.parent.iterdir())) == 2
+    checkpoint.save(saved, tiny_model, card={"steps": 9})
+    assert checkpoint.read_card(saved)["steps"] == 9
+    assert [path.name for path in saved.parent.iterdir()] == ["checkpoint"]
+
+
+def test_a_kill_between_the_two_renames_leaves_the_older_model(tiny_model, saved, monkeypatch):
+    renames = []
+
+    def rename_once(source, target):
+        if renames:
+            raise KeyboardInterrupt
+        renames.append(source)
+        source.rename(target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "rename", rename_once)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoint.save(saved, tiny_model, card={"steps": 8})
+    found = checkpoint.latest(saved)
+    assert found is not None
+    assert checkpoint.read_card(found)["steps"] == 7
+    checkpoint.save(saved, tiny_model, card={"steps": 8})
+    assert checkpoint.latest(saved) == saved
+    assert [path.name for path in saved.parent.iterdir()] == ["checkpoint"]
+
+
+def test_weights_that_cannot_be_written_are_one_plain_error(tiny_model, tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written.*No space"):
+        checkpoint.save(tmp_path / "model", tiny_model, card={})
+    assert list(tmp_path.iterdir()) == []

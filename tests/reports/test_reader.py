@@ -98,6 +98,11 @@ def test_boilerplate_is_dropped(text):
         ("Opacity of the left hemithorax due to large effusion.", "lung opacity", "left", None),
         ("Opacity of the left hemithorax due to large effusion.", "pleural effusion", "left", "large"),
         ("No large left effusion.", "pleural effusion", "left", None),
+        ("Opacity at the left base with a meniscus, consistent with effusion.", "pleural effusion", "left base", None),
+        ("Opacity at the left base and the trachea is deviated to the right.", "lung opacity", "left base", None),
+        ("Effusion on the left with shift of the mediastinum to the right.", "pleural effusion", "left", None),
+        ("14 mm nodule with well-defined margins in the right lung.", "nodule", "right", None),
+        ("Effusion on the left and on the right.", "pleural effusion", "bilateral", None),
     ],
 )
 def test_where_and_how_large(text, finding, location, severity):
@@ -126,6 +131,7 @@ def test_a_sign_states_what_it_implies_unless_that_is_denied():
         ("Mass effect on the trachea.", "mass"),
         ("Masslike opacity.", "mass"),
         ("Knee effusion.", "pleural effusion"),
+        ("HEART AND MEDIASTINUM: A large hiatal hernia is seen.", "cardiomegaly"),
     ],
 )
 def test_words_that_only_look_like_a_finding(text, finding):

@@ -52,3 +52,9 @@ def test_a_configuration_survives_writing_and_reading(values: dict[str, Any], tm
 def test_a_misspelt_key_is_named(values: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"zero_shot\.evry: unknown key; did you mean 'every'"):
         validate(TrainConfig, values | {"zero_shot": {"evry": 3}}, where="test")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_no_generator_takes_is_refused(values: dict[str, Any], seed: int) -> None:
+    with pytest.raises(ConfigError, match="seed"):
+        validate(TrainConfig, values | {"seed": seed}, where="test")

@@ -6,6 +6,7 @@ import torch
 
 from vlp.config import dump, validate
 from vlp.errors import CheckpointError, ConfigError
+from vlp.model.checkpoint import take_place
 from vlp.train.config import TrainConfig
 from vlp.train.resume import (
     STATE_NAME,
@@ -15,7 +16,6 @@ from vlp.train.resume import (
     refuse_other,
     save_state,
     shards_digest,
-    take_place,
 )
 
 
@@ -84,7 +84,7 @@ def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path, monkeypatch: p
         renames.append(source)
         source.rename(destination)
 
-    monkeypatch.setattr("vlp.train.resume.os.rename", rename_once)
+    monkeypatch.setattr("vlp.model.checkpoint.os.rename", rename_once)
     with pytest.raises(KeyboardInterrupt):
         take_place(building, target)
     monkeypatch.undo()
@@ -100,6 +100,23 @@ def test_a_kill_between_two_renames_loses_nothing(tmp_path: Path, monkeypatch: p
 def test_nothing_saved_is_none(tmp_path: Path) -> None:
     (tmp_path / "last").mkdir()
     assert latest(tmp_path / "last") is None
+    assert latest(tmp_path / "other") is None
+
+
+def test_a_checkpoint_without_its_state_is_damaged_and_not_nothing(tmp_path: Path) -> None:
+    save(tmp_path / "last")
+    (tmp_path / "last" / "card.json").write_text("{}")
+    (tmp_path / "last" / STATE_NAME).unlink()
+    found = latest(tmp_path / "last")
+    assert found == tmp_path / "last"
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        load_state(found)
+
+
+def test_a_state_that_cannot_be_written_is_one_plain_error(tmp_path: Path) -> None:
+    (tmp_path / STATE_NAME).mkdir()
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save(tmp_path)
 
 
 def test_differing_keys_are_named_and_free_ones_are_not(values: dict[str, Any], tmp_path: Path) -> None:

@@ -192,11 +192,51 @@ def test_keep_best_takes_the_weights_of_the_best_check(values: Values) -> None:
     assert card["zero_shot_check_auroc"] == pytest.approx(max(checks), abs=1e-4)
 
 
+def test_a_best_that_another_start_left_is_not_taken_for_this_run(values: Values, tmp_path: Path) -> None:
+    values |= {"max_steps": 1, "keep": "best"}
+    other = run(values, output=str(tmp_path / "other"), seed=1)
+    alone = run(values, output=str(tmp_path / "alone"))
+    shutil.copytree(other / "checkpoints" / "final", Path(values["output"]) / "checkpoints" / "best")
+    assert same_weights(run(values), alone)
+
+
 def test_a_damaged_training_state_is_one_plain_error(values: Values) -> None:
     folder = run(values, max_steps=1)
     (folder / "checkpoints" / "last" / "training_state.pt").write_bytes(b"nonsense")
     with pytest.raises(CheckpointError, match="missing or damaged"):
         run(values, max_steps=1)
+
+
+def test_a_lost_training_state_does_not_start_the_run_anew(values: Values) -> None:
+    folder = run(values, max_steps=1)
+    (folder / "checkpoints" / "last" / "training_state.pt").unlink()
+    written = (folder / "metrics.csv").read_text()
+    with pytest.raises(CheckpointError, match="missing or damaged"):
+        run(values, max_steps=1)
+    assert (folder / "metrics.csv").read_text() == written
+
+
+def test_an_output_that_cannot_be_written_is_one_plain_error(values: Values, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(DataError, match="cannot be read or written: Not a directory"):
+            run(values, output=str(output))
+
+
+def test_batch_statistics_continue_bit_for_bit(values: Values, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tower = {"kind": "timm", "name": "resnet10t", "stage": 1}
+    values |= {"model": values["model"] | {"image": tower}, "max_steps": 4, "zero_shot": {"every": 1}}
+    whole = run(values, output=str(tmp_path / "whole"))
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(KeyboardInterrupt):
+            run(values)
+    folder = run(values)
+    running = {name: value for name, value in weights(folder).items() if "running_" in name or "num_batches" in name}
+    assert any(name.endswith("running_var") for name in running)
+    assert {int(value) for name, value in running.items() if name.endswith("num_batches_tracked")} == {4}
+    assert same_weights(folder, whole)
+    assert rows(folder) == rows(whole)
 
 
 def test_what_cannot_run_is_refused_before_anything_is_written(values: Values) -> None:

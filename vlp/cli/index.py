@@ -83,12 +83,9 @@ def search(
     if json_:
         print_json(found.to_json())
         return
-    rows = [(hit.score, hit.study, hit.view, ", ".join(hit.present) or "none", _opening(hit)) for hit in found]
-    note = (
-        f"Score: cosine of {found.query} and image. {found.studies} studies searched, {found.excluded} left out "
-        f"(the query's own person).\n{_NOTE}"
-    )
-    print_table(str(index), ("score", "study", "view", "findings present", "report"), rows, note=note)
+    rows = [(hit.score, _study(hit), hit.view, ", ".join(hit.present) or "none", _opening(hit)) for hit in found]
+    columns = ("score", "study", "view", "findings present", "report")
+    print_table(str(index), columns, rows, note=_note(found, exclude_person=exclude_person))
 
 
 def _search(
@@ -106,17 +103,35 @@ def _search(
     from vlp.data import open_shards
     from vlp.inference.engine import load
     from vlp.ingest import read_image
-    from vlp.retrieval import search as searching
+    from vlp.retrieval import query
 
     pixels = read_image(image)[1] if image is not None else None
     reader = open_shards(shards) if shards is not None else None
     engine: Any = load(checkpoint, device=device) if checkpoint is not None else None
     if pixels is not None:
-        return searching.by_image(index, engine, pixels, k=k, exclude_person=exclude_person)
+        return query.by_image(index, engine, pixels, k=k, exclude_person=exclude_person)
     if text is not None:
-        return searching.by_text(index, engine, text, k=k, exclude_person=exclude_person)
+        return query.by_text(index, engine, text, k=k, exclude_person=exclude_person)
     assert key is not None
-    return searching.by_key(index, key, k=k, engine=engine, reader=reader)
+    return query.by_key(index, key, k=k, engine=engine, reader=reader)
+
+
+def _study(hit: "Hit") -> str:
+    return f"{hit.study}\n(the same image)" if hit.same_image else hit.study
+
+
+def _note(found: "Hits", *, exclude_person: str | None) -> str:
+    """What the scores are, who was left out, and what to do where the query met itself."""
+    lines = [f"Score: cosine of {found.query} and image. {found.studies} studies searched, {found.excluded} left out."]
+    if exclude_person is not None and not found.excluded:
+        lines.append("The index holds no study of the person given with --exclude-person: is the pseudonym right?")
+    itself = next((hit for hit in found if hit.same_image), None)
+    if itself is not None:
+        lines.append(
+            "The same image: the archive holds the very image searched by (or one the model cannot tell from it).\n"
+            f"To leave its person out: --exclude-person {itself.person}"
+        )
+    return "\n".join((*lines, _NOTE))
 
 
 def _opening(hit: "Hit") -> str:

@@ -13,6 +13,8 @@ from vlp.errors import DataError
 from vlp.records import FRONTAL, Certainty, Split, View
 
 FILE_NAME = "manifest.json"
+SHARD_NAME = r"(train|val|test)-\d{6}\.tar"
+"""What shards are called, as a regular expression."""
 CODE_VERSION = importlib.metadata.version("vlp")
 """Version of the installed package; `import vlp` for it would point up the layers."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -37,7 +39,7 @@ class Sample(Config):
 class Shard(Config):
     """One tar."""
 
-    name: Annotated[str, Field(pattern=r"^(train|val|test)-\d{6}\.tar$")]
+    name: Annotated[str, Field(pattern=rf"^{SHARD_NAME}$")]
     """Never a path: a manifest cannot make a reader look elsewhere."""
     split: Split
     bytes: Count

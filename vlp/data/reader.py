@@ -90,6 +90,8 @@ class ShardReader:
         if suffix not in sample.members:
             raise DataError(f"{self.folder / shard.name}: study {key} has no {suffix}")
         offset, size = sample.members[suffix]
+        if offset + size > shard.bytes:
+            raise DataError(f"{self.folder / shard.name}: the manifest places {suffix} of study {key} behind its end")
         try:
             content = os.pread(self._file(shard.name), size, offset)
         except OSError as error:

@@ -7,10 +7,12 @@ written to a hidden folder beside the target, which takes the target's place onl
 import hashlib
 import io
 import os
+import re
 import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,8 @@ import numpy as np
 
 from vlp.data.manifest import (
     CODE_VERSION,
+    FILE_NAME,
+    SHARD_NAME,
     SPLITS,
     Manifest,
     Sample,
@@ -35,6 +39,8 @@ from vlp.records import FRONTAL, Certainty, LoadedStudy, Split, Study
 
 ImageFormat = Literal["jpg", "png"]
 DEFAULT_SALT = "vlp"
+_OURS = re.compile(rf"{re.escape(FILE_NAME)}|{SHARD_NAME}")
+"""Files that may be replaced."""
 JPEG_QUALITY = 95
 
 
@@ -94,6 +100,8 @@ class ShardWriter:
         self._recipe = dict(recipe or {})
         self._source_fingerprint = source_fingerprint
         self._temporary = folder.parent / f".{folder.name}.partial-{os.getpid()}"
+        self._made: list[Path] = []
+        """Folders above `folder` that were not there before, the innermost first."""
         self._tars: dict[Split, _Tar] = {}
         self._shards: list[Shard] = []
         self._split_of: dict[str, Split] = {}
@@ -102,11 +110,13 @@ class ShardWriter:
 
     def __enter__(self) -> "ShardWriter":
         refuse_foreign_folder(self.folder)
+        self._made = [parent for parent in self.folder.parents if not parent.exists()]
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             _remove_abandoned(self.folder)
             self._temporary.mkdir()
         except OSError as error:
+            self._remove_made()
             raise DataError(f"{self.folder}: cannot write there: {error.strerror}") from None
         return self
 
@@ -122,6 +132,14 @@ class ShardWriter:
             for tar in self._tars.values():
                 tar.close()
             shutil.rmtree(self._temporary, ignore_errors=True)
+            if self.manifest is None:
+                self._remove_made()
+
+    def _remove_made(self) -> None:
+        """Takes back the folders made above the target, as far as nothing else has been put there."""
+        with suppress(OSError):
+            for parent in self._made:
+                parent.rmdir()
 
     def write(self, study: LoadedStudy | EncodedStudy) -> str:
         """Appends one study to the shards of its split and returns its key.
@@ -184,6 +202,9 @@ class ShardWriter:
 def refuse_foreign_folder(folder: Path) -> None:
     """Raises a `DataError` if `folder` exists and holds anything but shards, which alone may be replaced."""
     if folder.is_dir() and (is_shard_folder(folder) or not any(folder.iterdir())):
+        strangers = [path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name)]
+        if strangers:
+            raise DataError(f"{folder}: holds {strangers[0]} beside its shards and would lose it; move it away first")
         return
     if folder.exists():
         raise DataError(f"{folder}: exists and is no folder of shards; name another output or remove it yourself")

@@ -67,7 +67,7 @@ def html(material: Material) -> str:
 
 def markdown(material: Material) -> str:
     """The figures as plain tables, for a terminal or a merge request."""
-    lines = [f"# {material.title}", "", "Research use, not a medical device.", ""]
+    lines = [f"# {material.title}", ""]
     lines += [f"- {note}" for note in material.meta["notes"]]
     for task in material.config.tasks:
         rows = [row for row in material.results if row.task == task]

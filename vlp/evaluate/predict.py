@@ -252,7 +252,10 @@ def _grounded(job: Job, maps: np.ndarray, placement: "Placement", questions: Que
         truth = grounding.true_mask(job.study.regions, finding=finding, image=image, rows=rows, columns=columns)
         if truth is None:
             continue
-        kinds = sorted({region.kind for region in job.study.regions if region.finding == finding})
+        kinds = sorted(
+            {region.kind for region in job.study.regions if (region.finding, region.image) == (finding, image)}
+            - {"point"}
+        )
         found.append(
             {
                 **questions.provenance.columns(),

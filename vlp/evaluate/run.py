@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlp import __version__, config
@@ -30,7 +31,8 @@ def evaluate(settings: EvaluateConfig) -> list[Result]:
         The rows of `results.json`.
 
     Raises:
-        DataError: for shards that cannot be read, a split without studies, or splits that share patients.
+        DataError: for shards that cannot be read, a split without studies, splits that share patients, or an output
+            folder that cannot be made.
         CheckpointError: for a checkpoint that cannot be loaded.
     """
     reader = open_shards(settings.shards)
@@ -55,11 +57,11 @@ def evaluate_model(
 ) -> list[Result]:
     """As `evaluate`, for an engine and shards that are open already."""
     started = time.monotonic()
+    _make_folder(settings.output)
     questions = Questions(
         findings=findings, descriptors=descriptors, provenance=_provenance(model, reader, findings, descriptors)
     )
     rows = predict(model, reader, settings, questions=questions)
-    settings.output.mkdir(parents=True, exist_ok=True)
     answered = {task: found for task, found in rows.items() if _has_rows(task, found, settings)}
     if not answered:
         raise DataError(f"{settings.shards}: nothing in {settings.split} can be scored for {', '.join(settings.tasks)}")
@@ -78,6 +80,14 @@ def evaluate_model(
     write_text(settings.output / CONFIG_FILE, config.dump(resolved))
     write_text(settings.output / META_FILE, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
     return report(settings.output)
+
+
+def _make_folder(folder: Path) -> None:
+    """Before the model runs, so that a folder that cannot be written costs nobody an evaluation."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot make the folder of the results: {error.strerror}") from None
 
 
 def check_splits(reader: ShardReader, settings: EvaluateConfig) -> None:

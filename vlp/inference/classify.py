@@ -15,7 +15,7 @@ Scores are similarity-based and uncalibrated: they rank images, they are not pro
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float
@@ -24,13 +24,20 @@ from vlp.errors import CheckpointError, DataError
 from vlp.inference.descriptors import Descriptor, DescriptorSet, Prompts, load_descriptors
 from vlp.tensors import ImageFeatures
 
-if TYPE_CHECKING:
-    from vlp.inference.engine import Engine
-
 CLIP = 1e-6
 """Probabilities are kept this far from 0 and 1, so that one descriptor cannot veto all others by itself."""
 KIND = "similarity-based, uncalibrated"
 _UNDECIDED = float(np.log(0.5))
+
+
+class Scoring(Protocol):
+    """What diagnosing needs of a model; `vlp.Engine` is one."""
+
+    def scores(
+        self, texts: Sequence[str], features: ImageFeatures
+    ) -> tuple[Float[np.ndarray, "text image"], Float[np.ndarray, "text image"]]:
+        """(similarity in [-1, 1], logits) of every text with every image."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +209,7 @@ class Evidence:
 
 
 def weigh(
-    engine: "Engine",
+    engine: Scoring,
     features: ImageFeatures,
     findings: Sequence[str] | None = None,
     *,
@@ -249,20 +256,6 @@ def weigh(
         vocabulary=f"version {vocabulary.version}, "
         + (f"reviewed by {vocabulary.reviewed_by}" if vocabulary.reviewed_by else vocabulary.note or "not reviewed"),
     )
-
-
-def classify_features(
-    engine: "Engine",
-    features: ImageFeatures,
-    findings: Sequence[str] | None = None,
-    *,
-    descriptors: DescriptorSet | None = None,
-    prompts: Prompts = "both",
-    temperature: float | None = None,
-) -> list[Diagnosis]:
-    """One diagnosis per image; arguments and errors as in `weigh`, which gives the same as arrays."""
-    evidence = weigh(engine, features, findings, descriptors=descriptors, prompts=prompts, temperature=temperature)
-    return evidence.diagnoses()
 
 
 def _sigma(values: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,16 +18,13 @@ from torch import Tensor
 from vlp.errors import BackendError, CheckpointError, DataError
 from vlp.inference import classify as classification
 from vlp.inference import ground as grounding
-from vlp.ingest import read_image
+from vlp.inference.picture import Picture, pixels_of
 from vlp.log import progress
 from vlp.model import VisionLanguageModel, checkpoint
 from vlp.tensors import ImageFeatures, Placement, TextFeatures, stack_padding
 
 if TYPE_CHECKING:
     from vlp.inference.descriptors import DescriptorSet, Prompts
-
-Picture: TypeAlias = Path | str | np.ndarray
-"""A file, or pixels [rows columns] as uint8 with bone bright."""
 
 _CACHED_TEXTS = 65_536
 _SCORE_CELLS = 8_000_000
@@ -210,7 +207,7 @@ class Engine:
     def _encoded(self, images: Sequence[Picture]) -> Iterator[tuple[ImageFeatures, tuple[Placement, ...]]]:
         for start in _told(range(0, len(images), self._batch_images), "images through the model"):
             prepared = [
-                self.model.config.preprocess.apply(_pixels(image))
+                self.model.config.preprocess.apply(pixels_of(image))
                 for image in images[start : start + self._batch_images]
             ]
             seen = torch.from_numpy(np.stack([pixels for pixels, _, _ in prepared]))[:, None].to(self.device)
@@ -272,17 +269,6 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError):  # torch built without a backend asserts
         raise BackendError(f"the device {name!r} is not there; use --device auto or cpu") from None
     return device
-
-
-def _pixels(image: Picture) -> np.ndarray:
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 2 or not image.size:
-            raise DataError(
-                f"an image is an array of uint8 [rows columns], not {image.dtype} with shape {list(image.shape)}"
-            )
-        return image
-    pixels: np.ndarray = read_image(Path(image))[1]
-    return pixels
 
 
 def _usable(values: Tensor, *, what: str) -> np.ndarray:

@@ -1,24 +1,39 @@
 """Where on an image a sentence is answered: a map of true cosines in original pixels, a mask, a box, a point."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float
 
 from vlp.errors import DataError
+from vlp.inference.picture import Picture
 from vlp.metrics import segmentation
 from vlp.records import Box, Mask
-
-if TYPE_CHECKING:
-    from vlp.inference.engine import Engine, Picture
+from vlp.tensors import Placement
 
 ThresholdSource = Literal["given", "checkpoint", "otsu"]
 
 _FLAT = 1e-6
 """A map that spans less than this is constant: below it is the noise of float32 interpolation."""
 _BINS = 256
+
+
+class Locating(Protocol):
+    """What grounding needs of a model; `vlp.Engine` is one."""
+
+    @property
+    def ground_threshold(self) -> float | None:
+        """The calibrated cosine from which a map counts as a region, if there is one."""
+        ...
+
+    def maps(
+        self, texts: Sequence[str], image: Picture
+    ) -> tuple[Float[np.ndarray, "text grid_rows grid_columns"], Placement]:
+        """Cosine of each text with each patch of one image, and the way back to its pixels."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +75,7 @@ class Grounding:
         }
 
 
-def ground(engine: "Engine", image: "Picture", text: str, *, threshold: float | None = None) -> Grounding:
+def ground(engine: Locating, image: Picture, text: str, *, threshold: float | None = None) -> Grounding:
     """Where `text` is answered on `image`.
 
     Raises:
@@ -70,7 +85,7 @@ def ground(engine: "Engine", image: "Picture", text: str, *, threshold: float | 
 
 
 def ground_texts(
-    engine: "Engine", image: "Picture", texts: tuple[str, ...], *, threshold: float | None = None
+    engine: Locating, image: Picture, texts: tuple[str, ...], *, threshold: float | None = None
 ) -> tuple[Grounding, ...]:
     """One answer per text; the image is encoded once.  Arguments and errors as in `ground`."""
     if threshold is not None and not -1.0 <= threshold <= 1.0:

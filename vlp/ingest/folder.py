@@ -197,6 +197,8 @@ class FolderSource(Source):
         parts = PurePosixPath(file.replace("\\", "/"))
         if parts.is_absolute() or ".." in parts.parts or Path(file).is_absolute():
             raise DataError("a file name leads out of the archive's folder")
+        if "\0" in file:
+            raise DataError("a file name holds a null character")
         return self.path / file
 
     def _wanted(self, values: Mapping[str, object]) -> bool:
@@ -206,9 +208,12 @@ class FolderSource(Source):
         return not any(word.upper() in words for word in self.licenses_excluded)
 
     def _row(self, number: int, line: bytes) -> _Row | StudyFault:
+        read = _loads(line)
+        if read is None:
+            return StudyFault(code="bad_line", message=f"{self.path / FILE_NAME}: line {number}: not a JSON object")
         try:
             # JSON mode: whole numbers count as ages, lists as tuples, and nothing else is guessed.
-            values = {key: value for key, value in (_loads(line) or {}).items() if value is not None}
+            values = {key: value for key, value in read.items() if value is not None}
             return _Row.model_validate_json(json.dumps(values))
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]

@@ -14,13 +14,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from vlp.errors import DataError
-from vlp.metrics.estimate import NO_ROWS, ONE_CLASS, TOO_MANY_NULLS, UNDEFINED_RESAMPLES, Estimate
+from vlp.metrics.estimate import DEGENERATE, NO_ROWS, ONE_CLASS, TOO_MANY_NULLS, UNDEFINED_RESAMPLES, Estimate
 
 MAX_UNDEFINED_RESAMPLES = 0.05
 MAX_UNDEFINED_MEMBERS = 0.20
 """Of a macro average; beyond it the average would be of another list than the one declared."""
 MAX_MISSING_IN_RESAMPLE = 0.50
 """Members a single resample may lack: rare findings have no positive in some draws, which widens the interval."""
+_NO_WIDTH = 1e-12
 _CHUNK_ELEMENTS = 4_000_000
 """Weights held at once; bounds memory at 32 MB however many rows there are."""
 
@@ -53,6 +54,9 @@ class Sampled:
         else:
             tail = (1.0 - level) / 2.0
             low, high = (float(edge) for edge in np.nanquantile(self.resampled, (tail, 1.0 - tail)))
+            if high - low <= _NO_WIDTH:
+                # Perfect separation, or one patient: no width would claim certainty that a handful of rows cannot give.
+                low, high, why = None, None, DEGENERATE
         return Estimate(
             value=None if np.isnan(self.value) else float(self.value),
             low=low,

@@ -11,7 +11,7 @@ UNDEFINED_RESAMPLES = "undefined_resamples"
 TOO_MANY_NULLS = "too_many_nulls"
 """Reason code: more than 20 % of the members of a macro average are undefined."""
 DEGENERATE = "degenerate_variance"
-"""Reason code: perfect separation or a single case, where a formula would give an interval of no width."""
+"""Reason code: perfect separation or a single case, where formula and resamples give an interval of no width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

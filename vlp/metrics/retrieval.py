@@ -1,6 +1,6 @@
 """How good a ranked list of cases is: precision at k, graded nDCG, and what random cases would give, exactly."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -46,13 +46,6 @@ def ndcg_of_random(all_gains: Float[np.ndarray, " case"], k: int) -> float:
     ideal = _ideal(all_gains, k)
     ranks = min(k, len(all_gains))
     return _dcg(np.full(ranks, np.mean(all_gains))) / ideal if ideal > 0 else float("nan")
-
-
-def jaccard(left: Iterable[str], right: Iterable[str]) -> float:
-    """Shared over united members; 0 if both are empty, since two cases without findings share none."""
-    first, second = set(left), set(right)
-    united = first | second
-    return len(first & second) / len(united) if united else 0.0
 
 
 def _ideal(all_gains: np.ndarray, k: int) -> float:

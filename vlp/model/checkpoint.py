@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -42,20 +41,42 @@ FORMAT = 1
 def save(folder: Path, model: VisionLanguageModel, *, card: Mapping[str, Any]) -> None:
     """Writes the model to `folder`, replacing what is there; at no moment is the folder half-written.
 
+    A kill between the two renames of a replacement leaves the older model beside it; `latest` finds it.
+
     Args:
         folder: Where to.
         model: What.
         card: What should be known about it (data, steps, results ...); JSON values.
+
+    Raises:
+        CheckpointError: if the weights cannot be written, perhaps because the disk is full.
     """
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    # Always the same name, so that what a killed process left behind is cleared by the next.
+    building = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
     try:
         _write(building, model, card)
-        building.chmod(0o755)
-        _replace(building, folder)
+        take_place(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def take_place(temporary: Path, target: Path) -> None:
+    """Puts a finished folder where an older one may be; at every moment one of them is whole (see `latest`)."""
+    older = _older(target)
+    if target.exists():
+        shutil.rmtree(older, ignore_errors=True)
+        os.rename(target, older)
+    os.rename(temporary, target)
+    shutil.rmtree(older, ignore_errors=True)
+
+
+def latest(target: Path, *, holding: str = CARD_FILE) -> Path | None:
+    """`target`, or the older folder that a kill within `take_place` left beside it; None if neither has `holding`."""
+    return next((folder for folder in (target, _older(target)) if (folder / holding).is_file()), None)
 
 
 def load(folder: Path | str, *, device: str | torch.device = "cpu") -> VisionLanguageModel:
@@ -98,7 +119,10 @@ def read_card(folder: Path | str) -> dict[str, Any]:
 
 def _write(folder: Path, model: VisionLanguageModel, card: Mapping[str, Any]) -> None:
     weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE)
+    try:
+        save_file(weights, folder / WEIGHTS_FILE)
+    except SafetensorError as error:
+        raise CheckpointError(f"{folder.parent}: the weights cannot be written: {error}") from None
     (folder / CONFIG_FILE).write_text(configuration.dump(model.config), encoding="utf-8")
     (folder / WEIGHTS_FILE).chmod((folder / CONFIG_FILE).stat().st_mode)  # not for the owner alone
     model.tokenizer.save(folder / TOKENIZER_FOLDER)
@@ -115,15 +139,8 @@ def _write(folder: Path, model: VisionLanguageModel, card: Mapping[str, Any]) ->
     (folder / README_FILE).write_text(_readme(model, facts), encoding="utf-8")
 
 
-def _replace(building: Path, folder: Path) -> None:
-    """Moves the finished folder into place; an old one is set aside first, and dropped last."""
-    if not folder.exists():
-        os.replace(building, folder)
-        return
-    old = building.with_name(f"{building.name}.old")
-    os.replace(folder, old)
-    os.replace(building, folder)
-    shutil.rmtree(old)
+def _older(target: Path) -> Path:
+    return target.with_name(f".{target.name}.older")
 
 
 def _load_weights(model: VisionLanguageModel, file: Path, card: Mapping[str, Any]) -> None:

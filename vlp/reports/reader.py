@@ -207,35 +207,48 @@ _SAME_PLACE = frozenset(
 def _claims(words: Sequence[Word], mentions: Sequence[Mention]) -> Iterator[_Claim]:
     """The words each mention may take its place from: no word serves two wordings."""
     spans = list(dict.fromkeys((mention.begin, mention.end) for mention in mentions))
+    signs = {(mention.begin, mention.end) for mention in mentions if mention.polarity == "sign"}
     claims: dict[tuple[int, int], _Claim] = {}
     previous_end = 0
     start = next((index + 1 for index, word in enumerate(words[:_MAX_HEADING]) if word.form == ":"), 0)
     for index, (begin, end) in enumerate(spans):
         last = index + 1 == len(spans)
         following = len(words) if last else max(spans[index + 1][0], end)
-        stop = _claim_end(words, end, following, last=last)
+        stop = _claim_end(words, end, following, first=start, last=last)
         between = {word.form for word in words[previous_end:begin]}
-        follows = previous_end > 0 and (between & _JOINTS <= _ALTERNATIVES or bool(between & _SAME_PLACE))
+        # "opacity at the left base with a meniscus": a sign goes with what it is a sign of.
+        same = _ALTERNATIVES | {"with"} if (begin, end) in signs else _ALTERNATIVES
+        follows = previous_end > 0 and (between & _JOINTS <= same or bool(between & _SAME_PLACE))
         claims[begin, end] = _Claim(before=words[start:end], after=words[end:stop], follows=follows)
         previous_end, start = end, stop
     return (claims[mention.begin, mention.end] for mention in mentions)
 
 
-def _claim_end(words: Sequence[Word], start: int, end: int, *, last: bool) -> int:
-    """How far the words behind a mention, `start` to the next mention at `end`, still belong to it."""
+def _claim_end(words: Sequence[Word], start: int, end: int, *, first: int, last: bool) -> int:
+    """How far the words behind a mention, `start` to the next mention at `end`, still belong to it.
+
+    `first` is where the words in front of the mention begin that belong to it.
+    """
     forms = [word.form for word in words[start:end]]
     joints = [index for index, form in enumerate(forms) if form in _JOINTS]
     if last:
         # "in the left and right bases" goes on over an "and", and so does "effusions, left greater than right"; any
-        # other comma, or a negation, starts something else.
-        breaks = [
-            index
-            for index in joints
-            if forms[index] not in {"and", "or", "with"} and _COMPARISONS.isdisjoint(forms[index + 1 : index + 3])
-        ]
-        return start + breaks[0] if breaks else end
+        # other comma, a negation, or an "and" without a place soon after it ("and the trachea is deviated to the
+        # right") starts something else.
+        breaks = (joint for joint in joints if not _goes_on(words[first:end], start + joint - first))
+        return start + next(breaks, end - start)
     if joints:
         return start + joints[-1]
     if _PREPOSITIONS.isdisjoint(forms[:3]):
         return start
     return start + next((index for index, form in enumerate(forms) if form in _SAME_PLACE), len(forms))
+
+
+def _goes_on(words: Sequence[Word], joint: int) -> bool:
+    """Whether a claim goes on behind the joint: with its place, if it has none so far, or with another one."""
+    behind = words[joint + 1 :]
+    if not _COMPARISONS.isdisjoint(word.form for word in behind[:2]):
+        return True
+    return words[joint].form in {"and", "or", "with"} and bool(
+        find_location(behind[:3]) or not find_location(words[:joint])
+    )

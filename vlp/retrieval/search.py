@@ -1,18 +1,11 @@
 """Which studies come back: one hit per study, the query's own person left out, ties in a stated order."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
-
-from vlp.errors import CheckpointError, DataError
-
-if TYPE_CHECKING:
-    from vlp.data.reader import ShardReader
-    from vlp.inference.engine import Engine, Picture
-    from vlp.retrieval.index import Index
 
 Nearest = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
 """(unit vector, count) -> (scores, rows), highest score first; rows may end in -1 where there are fewer."""
@@ -42,6 +35,8 @@ class Hit:
     sex: str | None
     source: str
     synthetic: bool
+    same_image: bool = False
+    """Whether an image was searched by and this is it, or one the model cannot tell from it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,73 +97,6 @@ def find(nearest: Nearest, vector: np.ndarray, cases: pd.DataFrame, *, k: int, e
         studies=len(set(allowed)),
         excluded=len(set(keys) - set(allowed)),
     )
-
-
-def by_image(
-    index: "Index", engine: "Engine", image: "Picture", *, k: int = 5, exclude_person: str | None = None
-) -> Hits:
-    """The studies whose images look most like `image`.
-
-    Args:
-        index: where to search.
-        engine: of the model that made the index.
-        image: a file or pixels.
-        k: how many studies.
-        exclude_person: pass the image's own person whenever it is known.
-
-    Raises:
-        DataError: for an image that cannot be used.
-        CheckpointError: if another model made the index.
-    """
-    require_same_model(index, engine)
-    return replace(index.search(engine.embed([image])[0], k=k, exclude_person=exclude_person), query="image")
-
-
-def by_text(index: "Index", engine: "Engine", text: str, *, k: int = 5, exclude_person: str | None = None) -> Hits:
-    """The studies whose images fit `text` best; arguments and errors as in `by_image`.
-
-    An index holds one vector per image, so the score is the cosine of the text with that vector.  For a model that
-    scores by attending to patches this is what it would say if it attended everywhere alike: a finding that fills a
-    small part of an image ranks lower here than by `Engine.similarity`.
-    """
-    require_same_model(index, engine)
-    return replace(index.search(engine.encode_text([text])[0], k=k, exclude_person=exclude_person), query="text")
-
-
-def by_key(
-    index: "Index", key: str, *, k: int = 5, engine: "Engine | None" = None, reader: "ShardReader | None" = None
-) -> Hits:
-    """The studies that look most like the first frontal image of the study `key`; its person is always left out.
-
-    A study of the index needs nothing else; any other is read from `reader` and embedded by `engine`.
-
-    Raises:
-        DataError: if neither the index nor the reader holds the study.
-        CheckpointError: if another model made the index.
-    """
-    if engine is not None:
-        require_same_model(index, engine)
-    person = index.person(key)
-    if person is not None:
-        return replace(index.search(index.vector(key), k=k, exclude_person=person, exclude_keys=(key,)), query="image")
-    if engine is None or reader is None:
-        raise DataError("the index holds no study with this key; give the shards it lies in (--shards)")
-    study = reader.study(key)
-    hits = index.search(engine.embed([reader.image(key, 0)])[0], k=k, exclude_person=study.person.id)
-    return replace(hits, query="image")
-
-
-def require_same_model(index: "Index", engine: "Engine") -> None:
-    """Refuses a query of one model in the index of another, which would give plausible nonsense.
-
-    Raises:
-        CheckpointError: if the fingerprints differ.
-    """
-    if index.facts.checkpoint != engine.fingerprint:
-        raise CheckpointError(
-            f"{index.folder}: built by another checkpoint ({index.facts.checkpoint[:12]}) than the one given "
-            f"({engine.fingerprint[:12]}); build the index again with this checkpoint"
-        )
 
 
 def _best_views(

@@ -1,9 +1,9 @@
 """Everything that decides a training run, in one object."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from vlp.config import Config
 from vlp.data.loader import LoaderConfig
@@ -57,4 +57,5 @@ class TrainConfig(Config):
     wandb: WandbConfig = WandbConfig()
     record_samples: bool = False
     """Write samples.parquet: the keys that each step saw."""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Of the first weights and of dropout; `loader.seed` decides order, choices and augmentation."""

@@ -5,8 +5,6 @@ dropout draws are functions of (seed, step), so weights, optimizer, gradient sca
 """
 
 import hashlib
-import os
-import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import torch
 from vlp.config import Config, read_values
 from vlp.data.manifest import FILE_NAME
 from vlp.errors import CheckpointError, ConfigError
+from vlp.model import checkpoint
 
 STATE_NAME = "training_state.pt"
 _SCHEMA = 1
@@ -51,7 +50,10 @@ def save_state(
         "scaler": scaler,
         "shards": shards,
     }
-    torch.save(state, folder / STATE_NAME)
+    try:
+        torch.save(state, folder / STATE_NAME)
+    except RuntimeError as error:  # what torch's writer makes of a full disk
+        raise CheckpointError(f"{folder / STATE_NAME}: cannot be written: {str(error).splitlines()[0]}") from None
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -71,19 +73,13 @@ def load_state(folder: Path) -> dict[str, Any]:
     return state | {"progress": Progress(**state["progress"])}
 
 
-def take_place(temporary: Path, target: Path) -> None:
-    """Puts a finished folder where an older one may be; at every moment one of them is whole (see `latest`)."""
-    older = _older(target)
-    if target.exists():
-        shutil.rmtree(older, ignore_errors=True)
-        os.rename(target, older)
-    os.rename(temporary, target)
-    shutil.rmtree(older, ignore_errors=True)
-
-
 def latest(target: Path) -> Path | None:
-    """`target`, or the older folder that a kill between two renames left beside it, or None."""
-    return next((folder for folder in (target, _older(target)) if (folder / STATE_NAME).is_file()), None)
+    """`target`, or the older folder that a kill between two renames left beside it, or None where nothing was saved.
+
+    A folder that lost its state is returned too: `load_state` refuses it, where starting anew would overwrite a run.
+    """
+    found = checkpoint.latest(target, holding=STATE_NAME)
+    return found or (target if target.is_dir() and any(target.iterdir()) else None)
 
 
 def refuse_other(recorded: Path, config: Config) -> None:
@@ -105,10 +101,6 @@ def refuse_other(recorded: Path, config: Config) -> None:
 def shards_digest(folder: Path) -> str:
     """SHA-256 of the manifest, which in turn names the SHA-256 of every shard."""
     return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()
-
-
-def _older(target: Path) -> Path:
-    return target.with_name(f".{target.name}.older")
 
 
 def _is_free(key: str) -> bool:

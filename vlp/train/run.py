@@ -28,7 +28,7 @@ from vlp.train.config import TrainConfig
 from vlp.train.display import Display
 from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, read_metrics
 from vlp.train.module import PretrainingModule
-from vlp.train.resume import Progress, latest, load_state, refuse_other, save_state, shards_digest, take_place
+from vlp.train.resume import Progress, latest, load_state, refuse_other, save_state, shards_digest
 from vlp.train.signals import StopFlag
 from vlp.train.stream import BatchStream
 from vlp.train.wandb_log import WandbLog
@@ -62,10 +62,18 @@ def train(config: TrainConfig) -> Path:
 
     Raises:
         ConfigError: if the folder holds a run of another configuration, or the configuration cannot be run.
-        DataError: if the shards cannot be used, or are not those the run began with.
+        DataError: if the shards cannot be used or are not those the run began with, or `output` cannot be written.
+        CheckpointError: if checkpoints/last is damaged.
         BackendError: if a device or library that is asked for is not there.
         KeyboardInterrupt: after SIGINT, SIGTERM or SIGUSR1, once the checkpoint is saved.
     """
+    try:
+        return _train(config)
+    except OSError as error:
+        raise DataError(f"{config.output}: the run cannot be read or written: {error.strerror or error}") from None
+
+
+def _train(config: TrainConfig) -> Path:
     _refuse_what_cannot_run(config)
     folder = _Folder(config.output)
     saved = latest(folder.checkpoint("last"))
@@ -214,20 +222,20 @@ class _Run:
         checkpoint.save(building, self.model, card=self._card())
         scaler = self.trainer.precision_plugin.state_dict()
         save_state(building, progress=progress, optimizer=self.trainer.optimizers[0], scaler=scaler, shards=self.shards)
-        take_place(building, target)
+        checkpoint.take_place(building, target)
 
     def _save_best(self) -> None:
         if self.config.keep == "best":
             checkpoint.save(self.folder.checkpoint("best"), self.model, card=self._card())
 
     def _finish(self) -> None:
-        final, best = self.folder.checkpoint("final"), self.folder.checkpoint("best")
-        if self.config.keep == "best" and best.exists():
+        final, best = self.folder.checkpoint("final"), checkpoint.latest(self.folder.checkpoint("best"))
+        # Without a check in this run's own progress, a best lies there from a start that saved nothing else.
+        if self.config.keep == "best" and best is not None and self.progress.best is not None:
             building = final.with_name(f".{final.name}.building")
             shutil.rmtree(building, ignore_errors=True)
             shutil.copytree(best, building)
-            shutil.rmtree(final, ignore_errors=True)
-            os.rename(building, final)
+            checkpoint.take_place(building, final)
             _logger.info("final checkpoint: step %d, the best zero-shot check", self.progress.best_step)
         else:
             checkpoint.save(final, self.model, card=self._card())

@@ -130,7 +130,7 @@ def test_impossible_settings_are_refused(values):
         config.validate(PhantomSource, values, where="here")
 
 
-@pytest.mark.parametrize(("name", "patients"), [("phantom.yaml", 5000), ("demo.yaml", 900)])
+@pytest.mark.parametrize(("name", "patients"), [("phantom.yaml", 5000), ("demo.yaml", 1200)])
 def test_the_shipped_configurations_describe_this_source(name, patients):
     source = config.validate(PhantomSource, config.read_values(CONFIGS / name)["source"], where=name)
     assert source.patients == patients

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vlp.config import Config, dump, load, validate
 from vlp.errors import ConfigError
@@ -18,6 +18,17 @@ class Resize(Config):
 class Crop(Config):
     kind: Literal["crop"] = "crop"
     margin: float = 0.1
+
+
+class Pair(Config):
+    low: int = 0
+    high: int = 1
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Pair":
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
 
 
 class Run(Config):
@@ -96,3 +107,10 @@ def test_nothing_runs_from_a_file(tmp_path: Path) -> None:
 def test_validate_names_the_origin() -> None:
     with pytest.raises(ConfigError, match=r"card\.json: name"):
         validate(Run, {}, where="card.json")
+
+
+def test_a_fault_between_keys_does_not_repeat_them(tmp_path: Path) -> None:
+    path = write(tmp_path, "low: 3\nhigh: 2\n")
+    with pytest.raises(ConfigError) as caught:
+        load(Pair, path)
+    assert str(caught.value) == f"{path}: low is above high"

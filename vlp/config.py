@@ -129,8 +129,10 @@ def _explain(config_type: type[Config], fault: Any, where: str) -> str:
         close = difflib.get_close_matches(str(fault["loc"][-1]), known, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known keys here: {', '.join(sorted(known)) or 'none'}"
         return f"{where}: {location}: unknown key; {hint}"
-    given = "" if fault["type"] == "missing" else f" (got {fault['input']!r:.80})"
-    return f"{where}: {location}: {fault['msg']}{given}"
+    message = fault["msg"].removeprefix("Value error, ")
+    if isinstance(fault["input"], dict):  # a fault between keys: repeating all of them explains nothing
+        return f"{where}: {location}: {message}" if location else f"{where}: {message}"
+    return f"{where}: {location}: {message} (got {fault['input']!r:.80})"
 
 
 def _known_keys(config_type: type[Config], location: Sequence[str | int]) -> list[str]:

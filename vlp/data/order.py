@@ -66,14 +66,6 @@ class Epoch:
         return order[begin + first : begin + last]
 
 
-def epoch_order(
-    num_studies: int, *, seed: int, epoch: int, step: int, rank: int = 0, world: int = 1, batch: int
-) -> Int[np.ndarray, "study"]:
-    """The studies that `rank` of `world` sees at `step` of an epoch of batches of at most `batch` studies."""
-    plan = Epoch(num_studies=num_studies, batch=batch, world=world, seed=seed, epoch=epoch)
-    return plan.indices(step, rank)
-
-
 def epoch_permutation(num_studies: int, *, seed: int, epoch: int) -> Int[np.ndarray, "study"]:
     """All studies in the order of one epoch: sorted by a hash of (seed, epoch, study)."""
     salt = _mix_one(_mix_one(seed & _MASK) ^ (epoch & _MASK))

@@ -92,6 +92,11 @@ def test_a_wrong_override_says_so(tmp_path: Path, override: str) -> None:
         load(Run, write(tmp_path, "name: a\nsizes: [1]\n"), [override])
 
 
+@pytest.mark.parametrize("name", ["0E0", "1e-4", "off", "true", "12", "1.", "2026-01-01", "null", "~", "a: b", "#"])
+def test_text_that_looks_like_something_else_stays_text(tmp_path: Path, name: str) -> None:
+    assert load(Run, write(tmp_path, dump(Run(name=name)))).name == name
+
+
 @given(st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"])), st.floats(1e-9, 1e9))
 def test_dump_is_read_back_equal(tmp_path_factory: pytest.TempPathFactory, name: str, rate: float) -> None:
     run = Run(name=name, rate=rate, folder=Path("x"), step=Crop(margin=rate))

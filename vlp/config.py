@@ -54,7 +54,7 @@ def validate(config_type: type[ConfigType], values: dict[str, Any], *, where: st
 
 def dump(config: Config) -> str:
     """The resolved configuration as YAML that `load` reads back to an equal object."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, width=100)
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Yaml12Dumper, sort_keys=False, width=100)
 
 
 def read_values(path: Path, *, depth: int = 0) -> dict[str, Any]:
@@ -89,12 +89,16 @@ _Yaml12.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in rules if tag not in _REPLACED]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Yaml12.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$"),
-    list("-+.0123456789"),
-)
+_FLOAT = re.compile(r"^[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?$")
+_Yaml12.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 _Yaml12.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(true|false)$"), list("tf"))
+
+
+class _Yaml12Dumper(yaml.SafeDumper):
+    """Quotes every text that YAML 1.1 or our reading of 1.2 would take for something else, e.g. "0E0" or "off"."""
+
+
+_Yaml12Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def _parse(text: str, *, where: str) -> Any:

@@ -59,7 +59,23 @@ def test_regions_are_measured_on_their_own_image(engine, settings: EvaluateConfi
         regions = [one for one in reader.study(row["study_id"]).regions if one.finding == row["finding"]]
         assert row["region_kind"] == regions[0].kind
         assert row["truth_px"] == 256
-        assert row["text"] == questions.texts[FINDINGS.index(row["finding"])]
+        assert row["text"] == questions.texts(row["finding"])[0]
+
+
+def test_sides_are_the_patchwise_highest_of_the_named_and_the_sided_prompts(
+    engine, settings: EvaluateConfig, questions: Questions
+) -> None:
+    reader = open_shards(settings.shards)
+    sided = replace(questions, sides=True)
+    finding = "mass"
+    texts = sided.texts(finding)
+    assert texts[0] == questions.texts(finding)[0]
+    assert {word for text in texts for word in ("left", "right") if word in text} == {"left", "right"}
+    features, _ = engine.features([reader.image(reader.keys("test")[0], 0)])
+    one_by_one = [engine.maps_of((text,), features)[0] for text in texts]
+    rows, columns = one_by_one[0].shape[1:]
+    expected = [[max(m[0, r, c] for m in one_by_one) for c in range(columns)] for r in range(rows)]
+    assert np.allclose(sided.maps(engine, features, finding)[0], expected)
 
 
 def test_the_kind_of_a_region_is_that_of_the_measured_ones(

@@ -41,6 +41,9 @@ class EvaluateConfig(Config):
     """What the diagnosis follows from: descriptors, the finding named directly, or both."""
     compared_prompts: tuple[Prompts, ...] = ("finding",)
     """Further scores that are reported beside the main one, under their own names."""
+    grounding_prompts: Literal["finding", "sides"] = "finding"
+    """Whose map is compared with the regions. finding: that of "There is F."; sides: the patch-wise maximum over it
+    and F said of the left and of the right, for models whose training sentences nearly always name a side."""
     uncertain: LabelPolicy = "ignore"
     """What a label "uncertain" counts as.  Unmentioned findings are always left out."""
     gallery: Annotated[tuple[Split, ...], Field(min_length=1)] = ("test",)

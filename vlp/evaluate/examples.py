@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vlp.data import ShardReader
 from vlp.evaluate import pictures
 from vlp.evaluate.config import EvaluateConfig
@@ -18,6 +20,7 @@ from vlp.evaluate.results import write_text
 from vlp.evaluate.retrieval import Gallery
 from vlp.inference.classify import weigh
 from vlp.log import progress
+from vlp.metrics import segmentation
 from vlp.metrics.segmentation import pointing_hit
 from vlp.records import Certainty, Region
 
@@ -93,23 +96,21 @@ def _answer(
     pixels = reader.image(key, index)
     rows, columns = pixels.shape
     truth = true_mask(study.regions, finding=finding, image=study.images[index].id, rows=rows, columns=columns)
-    text = dict(zip(questions.findings, questions.texts, strict=True))[finding]
-    answer = engine.ground(pixels, text)
-    features, _ = engine.features([pixels])
+    features, placements = engine.features([pixels])
+    values = placements[0].map_to_original(questions.maps(engine, features, finding)[0])
     asked, descriptors = questions.findings, questions.descriptors
     evidence = weigh(engine, features, asked, descriptors=descriptors, prompts=config.prompts).diagnoses()[0]
     picture = pictures.radiograph(pixels)
     pictures.write_png(pictures.outlined(picture, truth), stem.with_name(f"{stem.name}-image.png"))
-    veiled = pictures.outlined(pictures.overlaid(picture, answer.map, answer.peak), truth)
+    veiled = pictures.outlined(pictures.overlaid(picture, values, segmentation.peak(values)), truth)
     pictures.write_png(veiled, stem.with_name(f"{stem.name}-map.png"))
-    measures = answer.to_json()["map"]
     return {
         "view": study.images[index].view,
         "image": f"{stem.name}-image.png",
         "map": f"{stem.name}-map.png",
-        "map_range": [measures["minimum"], measures["maximum"]],
-        "text": text,
-        "hit": None if truth is None else pointing_hit(answer.map, truth),
+        "map_range": [float(np.nanmin(values)), float(np.nanmax(values))],
+        "text": " | ".join(questions.texts(finding)),
+        "hit": None if truth is None else pointing_hit(values, truth),
         "scores": [
             {"finding": one.finding, "score": one.score, "label": study.labels.get(one.finding)}
             for one in evidence.ranked()

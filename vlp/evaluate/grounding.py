@@ -118,7 +118,13 @@ def estimate(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig) -> list[
         average = macro_estimate(focal_members, level=config.level)
         results.append(result(TASK, metric, MACRO, average, method=f"mean of {len(focal)} focal findings"))
         results += [
-            result(TASK, metric, finding, _of_finding(metric, member, config), method=_words(metric, cut.get(finding)))
+            result(
+                TASK,
+                metric,
+                finding,
+                _of_finding(metric, member, config),
+                method=_words(metric, cut.get(finding), config),
+            )
             for finding, member in members.items()
         ]
     return results
@@ -161,9 +167,10 @@ def _curve(row: Mapping[str, Any]) -> np.ndarray:
     return dice_from_counts(np.array(row["predicted_px"]), np.array(row["shared_px"]), row["truth_px"])
 
 
-def _words(metric: str, threshold: float | None) -> str:
+def _words(metric: str, threshold: float | None, config: EvaluateConfig) -> str:
     if metric == "pointing_game":
-        return "peak of the full-resolution map in the region, ties by centroid"
+        prompts = "; map of left and right prompts, the highest" if config.grounding_prompts == "sides" else ""
+        return f"peak of the full-resolution map in the region, ties by centroid{prompts}"
     if metric == "pointing_game_random":
         return "share of the visible image the region covers: what a random pixel scores"
     return "no region on the threshold split" if threshold is None else f"mask: cosine >= {threshold:.2f}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from vlp.data import ShardReader
 from vlp.evaluate import grounding
@@ -14,6 +15,7 @@ from vlp.inference.classify import weigh
 from vlp.inference.descriptors import DescriptorSet
 from vlp.log import progress
 from vlp.records import Certainty, Study
+from vlp.reports.findings import sentence_text
 
 if TYPE_CHECKING:
     from vlp.inference.engine import Engine
@@ -70,11 +72,23 @@ class Questions:
     findings: tuple[str, ...]
     descriptors: DescriptorSet
     provenance: Provenance
+    sides: bool = False
+    """Whether a finding is also looked for on the left and on the right, see `EvaluateConfig.grounding_prompts`."""
 
-    @property
-    def texts(self) -> list[str]:
-        """Per finding the sentence whose map is compared with its regions."""
-        return [self.descriptors.of(finding, prompts="finding")[0].positive for finding in self.findings]
+    def texts(self, finding: str) -> tuple[str, ...]:
+        """The sentences whose maps, patch by patch the highest, are compared with the finding's regions."""
+        named = self.descriptors.of(finding, prompts="finding")[0].positive
+        if not self.sides:
+            return (named,)
+        sided = (sentence_text(finding, Certainty.PRESENT, location=side) for side in ("left", "right"))
+        return tuple(dict.fromkeys((named, *sided)))
+
+    def maps(
+        self, engine: "Engine", features: "ImageFeatures", finding: str
+    ) -> Float[np.ndarray, "image rows columns"]:
+        """The finding's map on every image."""
+        highest: np.ndarray = engine.maps_of(self.texts(finding), features).max(axis=0)
+        return highest
 
 
 def predict(engine: "Engine", reader: ShardReader, config: EvaluateConfig, *, questions: Questions) -> Rows:
@@ -208,7 +222,7 @@ def _embed(rows: Rows, look: _Look, questions: Questions) -> None:
 def _ground(rows: Rows, look: _Look, questions: Questions) -> None:
     if not look.asked("grounding"):
         return
-    maps = look.engine.maps_of(questions.texts, look.features)
+    maps = np.stack([questions.maps(look.engine, look.features, finding) for finding in questions.findings])
     for position, (number, index) in enumerate(look.places):
         job = look.jobs[number]
         if "grounding" in job.tasks:
@@ -248,7 +262,7 @@ def _grounded(job: Job, maps: np.ndarray, placement: "Placement", questions: Que
     image = job.study.images[job.images[0]].id
     rows, columns = placement.original
     found = []
-    for finding, text, grid in zip(questions.findings, questions.texts, maps, strict=True):
+    for finding, grid in zip(questions.findings, maps, strict=True):
         truth = grounding.true_mask(job.study.regions, finding=finding, image=image, rows=rows, columns=columns)
         if truth is None:
             continue
@@ -261,7 +275,7 @@ def _grounded(job: Job, maps: np.ndarray, placement: "Placement", questions: Que
                 **questions.provenance.columns(),
                 **job.columns(),
                 "finding": finding,
-                "text": text,
+                "text": " | ".join(questions.texts(finding)),
                 "region_kind": " ".join(kinds),
                 **grounding.measure(placement.map_to_original(grid), truth),
             }

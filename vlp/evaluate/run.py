@@ -59,7 +59,10 @@ def evaluate_model(
     started = time.monotonic()
     _make_folder(settings.output)
     questions = Questions(
-        findings=findings, descriptors=descriptors, provenance=_provenance(model, reader, findings, descriptors)
+        findings=findings,
+        descriptors=descriptors,
+        provenance=_provenance(model, reader, findings, descriptors),
+        sides=settings.grounding_prompts == "sides",
     )
     rows = predict(model, reader, settings, questions=questions)
     answered = {task: found for task, found in rows.items() if _has_rows(task, found, settings)}

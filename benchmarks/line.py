@@ -6,6 +6,7 @@ import platform
 import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -42,23 +43,28 @@ def append(lines: list[Line]) -> None:
             file.write(json.dumps(asdict(line) | where) + "\n")
 
 
-def write_table() -> None:
-    """Rewrites the table of README.md: the newest line of every (benchmark, case, metric)."""
-    newest: dict[tuple[str, str, str], dict[str, object]] = {}
-    for path in sorted(RESULTS.glob("*.jsonl")):
+def newest(folder: Path = RESULTS, *, benchmark: str = "*") -> list[dict[str, Any]]:
+    """The last line of every (benchmark, case, metric) that was appended, in the order they first came."""
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for path in sorted(folder.glob(f"{benchmark}.jsonl")):
         for text in path.read_text(encoding="utf-8").splitlines():
             line = json.loads(text)
-            newest[line["benchmark"], line["case"], line["metric"]] = line
+            found[line["benchmark"], line["case"], line["metric"]] = line
+    return list(found.values())
+
+
+def write_table() -> None:
+    """Rewrites the table of README.md: the newest line of every (benchmark, case, metric)."""
     rows = [
         "| benchmark | case | metric | value | 95 % / range | against | ratio | device | date |",
         "| --- | --- | --- | ---: | --- | --- | ---: | --- | --- |",
-        *(_row(line) for line in newest.values()),
+        *(_row(line) for line in newest()),
     ]
     head = README.read_text(encoding="utf-8").split(_MARKER)[0]
     README.write_text(f"{head}{_MARKER}\n\n" + "\n".join(rows) + "\n", encoding="utf-8")
 
 
-def _row(line: dict[str, object]) -> str:
+def _row(line: dict[str, Any]) -> str:
     spread = f"{line['low']:.3g} - {line['high']:.3g}" if line["low"] is not None else ""
     ratio = f"{line['ratio']:.2f}" if line["ratio"] is not None else ""
     cells = (

@@ -21,6 +21,7 @@ from vlp.cli.console import print_json, print_table
 from vlp.model.scorers import SimilarityAttentionConfig
 from vlp.model.towers import TimmTowerConfig
 from vlp.objectives import multi_positive_nce
+from vlp.objectives.pairs import Pairs
 from vlp.tensors import TextFeatures
 
 SIZE = (128, 128)
@@ -118,10 +119,11 @@ def _whole_step(config: TimmTowerConfig, images: int) -> Callable[[], None]:
     optimizer = torch.optim.AdamW([*tower.parameters(), *scorer.parameters()])
     pixels = torch.randn(images, 1, *SIZE)
     texts = TextFeatures(pooled=torch.randn(2 * images, tower.width))
-    positives = torch.eye(images).repeat_interleave(2, dim=0)
+    own = torch.eye(images, dtype=torch.int8).repeat_interleave(2, dim=0)
+    pairs = Pairs(positives=own, own=own.bool())
 
     def step() -> None:
-        multi_positive_nce(scorer(texts, tower(pixels)).logits, positives).backward()
+        multi_positive_nce(scorer(texts, tower(pixels)).logits, pairs).backward()
         optimizer.step()
         optimizer.zero_grad()
 

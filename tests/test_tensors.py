@@ -1,4 +1,5 @@
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -6,37 +7,67 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlp.tensors import Batch, Placement, Tokens, stack_padding
+from vlp.tensors import ABSENT, PRESENT, Batch, Placement, Statements, Tokens, stack_padding
 
 
 def make_batch() -> Batch:
-    """Studies a, b, c; b has two views; a and c hold the identical sentence 0."""
+    """Studies a, b, c; b has two views; a and c hold the identical sentence 0, and c a flipped one."""
     return Batch(
         images=torch.zeros((4, 1, 2, 2), dtype=torch.uint8),
         padding=None,
         tokens=Tokens(ids=torch.tensor([[1, 2], [3, 0], [4, 5]]), mask=torch.tensor([[1, 1], [1, 0], [1, 1]]).bool()),
         sentence=torch.tensor([0, 1, 1, 0, 2]),
         owner=torch.tensor([0, 0, 1, 2, 2]),
+        flipped=torch.tensor([False, False, False, False, True]),
         study=torch.tensor([0, 1, 1, 2]),
+        said=Statements(
+            identity=torch.tensor([11, 12, 13]),
+            finding=torch.tensor([7, 0, 7]),
+            location=torch.tensor([0, 0, 0]),
+            certainty=torch.tensor([PRESENT, 0, ABSENT]),
+        ),
+        known=Statements(
+            identity=torch.tensor([11, 12, 12, 11]),
+            finding=torch.tensor([7, 0, 0, 7]),
+            location=torch.tensor([0, 0, 0, 8]),
+            certainty=torch.tensor([PRESENT, 0, 0, ABSENT]),
+        ),
+        known_study=torch.tensor([0, 0, 1, 2]),
         keys=("a", "b", "c"),
         position=3,
     )
 
 
-def test_positives_are_the_own_views_and_every_holder_of_the_same_sentence() -> None:
-    batch = make_batch()
-    sentences = {key: set() for key in range(3)}
-    for row, owner in zip(batch.sentence.tolist(), batch.owner.tolist(), strict=True):
-        sentences[owner].add(row)
-    expected = [[int(row in sentences[study]) for study in batch.study.tolist()] for row in batch.sentence.tolist()]
-    assert batch.positives().tolist() == expected
+def tensors_of(thing: object) -> Iterator[torch.Tensor]:
+    """Every tensor in a dataclass and in those it holds."""
+    if isinstance(thing, torch.Tensor):
+        yield thing
+    elif is_dataclass(thing):
+        for field in fields(thing):
+            yield from tensors_of(getattr(thing, field.name))
 
 
 def test_moving_a_batch_keeps_everything() -> None:
     moved = make_batch().to("cpu")
     assert moved.keys == ("a", "b", "c")
     assert moved.position == 3
-    assert torch.equal(moved.tokens.ids, make_batch().tokens.ids)
+    here, there = list(tensors_of(make_batch())), list(tensors_of(moved))
+    assert all(torch.equal(*pair) for pair in zip(here, there, strict=True))
+
+
+def test_every_tensor_of_a_batch_moves() -> None:
+    batch = replace(make_batch(), padding=torch.zeros(4, 2, 2, dtype=torch.bool))
+    assert len(list(tensors_of(batch))) == 17
+    assert {tensor.device.type for tensor in tensors_of(batch.to("meta"))} == {"meta"}
+    if torch.cuda.is_available():
+        assert all(tensor.is_pinned() for tensor in tensors_of(batch.pin_memory()))
+
+
+def test_rows_of_statements_stay_together() -> None:
+    known = make_batch().known
+    rows = known[torch.tensor([3, 0])]
+    assert (rows.identity.tolist(), rows.finding.tolist()) == ([11, 11], [7, 7])
+    assert (rows.location.tolist(), rows.certainty.tolist()) == ([8, 0], [ABSENT, PRESENT])
 
 
 def test_padding_travels_with_its_images() -> None:

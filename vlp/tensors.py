@@ -4,16 +4,19 @@ Every class is frozen and says its shapes.  `Batch` has its own `to` and `pin_me
 refuses to move a frozen dataclass by itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int, Int8, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 IGNORE = -1
 """A pair in a positives matrix that is neither positive nor negative."""
+
+PRESENT, ABSENT, UNCERTAIN = 1, 2, 3
+"""What `Statements.certainty` holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,42 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statements:
+    """What sentences say, as codes: two codes are equal exactly where the things are, on every process.
+
+    `data.statements` makes them (64-bit hashes); 0 stands for "says nothing of the kind".
+    """
+
+    identity: Int[Tensor, " statement"]
+    """Of the normalised words."""
+    finding: Int[Tensor, " statement"]
+    location: Int[Tensor, " statement"]
+    """Of the whole normalised place, side and zone."""
+    certainty: Int[Tensor, " statement"]
+    """`PRESENT`, `ABSENT`, `UNCERTAIN`, or 0."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Statements":
+        """The same statements on another device."""
+        return self._each(lambda codes: codes.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "Statements":
+        """The same statements in page-locked memory."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def __getitem__(self, rows: Int[Tensor, " row"]) -> "Statements":
+        """The statements of some rows."""
+        return self._each(lambda codes: codes[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Statements":
+        return Statements(
+            identity=change(self.identity),
+            finding=change(self.finding),
+            location=change(self.location),
+            certainty=change(self.certainty),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One training step's images and sentences.
 
@@ -55,8 +94,16 @@ class Batch:
     """Row of `tokens` each text uses."""
     owner: Int[Tensor, "text"]
     """Index, within the batch, of the study each text belongs to."""
+    flipped: Bool[Tensor, "text"]
+    """True for a text that was made by turning one of its owner's sentences into what is not true of it."""
     study: Int[Tensor, "image"]
     """Index, within the batch, of the study each image belongs to."""
+    said: Statements
+    """What each row of `tokens` says."""
+    known: Statements
+    """Everything the batch's studies say, whether or not it is among the texts of this step."""
+    known_study: Int[Tensor, "statement"]
+    """Index, within the batch, of the study each of `known` belongs to."""
     keys: tuple[str, ...]
     """Shard keys of the studies, in the order `owner` and `study` count them."""
     position: int
@@ -67,17 +114,6 @@ class Batch:
         """How many images the batch holds."""
         return int(self.images.shape[0])
 
-    def positives(self) -> Int8[Tensor, "text image"]:
-        """1 where a text is true of an image, else 0.
-
-        A text is true of every view of its own study, and of every image of a study that holds the
-        identical sentence: such pairs are never negatives (design, section 4, "collision-aware positives").
-        """
-        num_unique, num_studies = self.tokens.ids.shape[0], len(self.keys)
-        holds = torch.zeros((num_unique, num_studies), dtype=torch.int8, device=self.owner.device)
-        holds[self.sentence, self.owner] = 1
-        return holds[self.sentence][:, self.study]
-
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "Batch":
         """The same batch on another device."""
         return replace(
@@ -87,7 +123,11 @@ class Batch:
             tokens=self.tokens.to(device, non_blocking=non_blocking),
             sentence=self.sentence.to(device, non_blocking=non_blocking),
             owner=self.owner.to(device, non_blocking=non_blocking),
+            flipped=self.flipped.to(device, non_blocking=non_blocking),
             study=self.study.to(device, non_blocking=non_blocking),
+            said=self.said.to(device, non_blocking=non_blocking),
+            known=self.known.to(device, non_blocking=non_blocking),
+            known_study=self.known_study.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "Batch":
@@ -99,7 +139,11 @@ class Batch:
             tokens=self.tokens.pin_memory(),
             sentence=self.sentence.pin_memory(),
             owner=self.owner.pin_memory(),
+            flipped=self.flipped.pin_memory(),
             study=self.study.pin_memory(),
+            said=self.said.pin_memory(),
+            known=self.known.pin_memory(),
+            known_study=self.known_study.pin_memory(),
         )
 
 

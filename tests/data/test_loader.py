@@ -1,7 +1,7 @@
 import logging
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -10,13 +10,17 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 from vlp.config import validate
-from vlp.data.loader import LoaderConfig, make_loader, num_batches, report_text, select, sentence_texts
+from vlp.data.loader import LoaderConfig, make_loader, num_batches, select
 from vlp.data.reader import open_shards
+from vlp.data.statements import code, identity
 from vlp.data.tokens import Tokenizer
 from vlp.data.transforms import Augment, Preprocess
+from vlp.data.writer import ShardWriter
 from vlp.errors import ConfigError, DataError
-from vlp.records import Certainty, Report, Sentence
-from vlp.reports import read
+from vlp.objectives.positives import PositivesConfig, find_positives
+from vlp.records import Certainty
+from vlp.reports import sentence_from_label
+from vlp.tensors import ABSENT, PRESENT
 
 WORDS = ["[PAD]", "[UNK]", "There", "is", "no", "pneumothorax", "pleural", "effusion", "Small", "left", "No", "."]
 
@@ -51,13 +55,26 @@ def load(reader, tokenizer):
 
 
 def _same(first, second) -> bool:
-    tensors = ("images", "sentence", "owner", "study")
-    return (
-        all(torch.equal(getattr(first, name), getattr(second, name)) for name in tensors)
-        and (first.padding is second.padding or torch.equal(first.padding, second.padding))
-        and torch.equal(first.tokens.ids, second.tokens.ids)
-        and (first.keys, first.position) == (second.keys, second.position)
-    )
+    """Field by field, down to the tensors."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if is_dataclass(first):
+        return all(_same(getattr(first, field.name), getattr(second, field.name)) for field in fields(first))
+    return first == second
+
+
+def _positives(batch):
+    parts = {name: getattr(batch, name) for name in ("said", "sentence", "flipped", "owner", "study", "known",
+                                                     "known_study")}  # fmt: skip
+    return find_positives(PositivesConfig(), **parts).positives
+
+
+def _texts(batch, tokenizer):
+    """(text, its study's key, flipped) of every text; words the tokenizer does not know read alike."""
+    words = {index: word for word, index in tokenizer._backend.get_vocab().items()}
+    rows = [" ".join(words[token] for token in row if token) for row in batch.tokens.ids.tolist()]
+    owners = [batch.keys[owner] for owner in batch.owner.tolist()]
+    return list(zip([rows[row] for row in batch.sentence.tolist()], owners, batch.flipped.tolist(), strict=True))
 
 
 def test_a_batch_is_what_its_studies_say(load, reader):
@@ -75,7 +92,8 @@ def test_a_batch_is_what_its_studies_say(load, reader):
             texts = batch.tokens.ids[batch.sentence[batch.owner == number]]
             assert texts.tolist() == [[2, 3, 4, 5, 11], [2, 3, 6, 7, 11]]
         assert batch.tokens.ids.shape[0] == 2  # every study says the same: each sentence is there once
-        assert (batch.positives() == 1).all()
+        assert (_positives(batch) == 1).all()
+        assert not batch.flipped.any()
 
 
 def test_studies_without_a_sentence_or_a_frontal_image_are_counted_out(reader, load):
@@ -181,43 +199,10 @@ def test_one_sentence_of_several_is_chosen_anew(load):
     assert {tuple(row) for batch in first for row in batch.tokens.ids.tolist()} == {(2, 3, 4, 5, 11)}
 
 
-def test_written_words_templates_or_both(make_study):
-    study = make_study(1).study
-    template, written = "There is pleural effusion.", "Small left effusion."
-    assert sentence_texts(study, study.sentences[1], "template") == (template,)
-    assert sentence_texts(study, study.sentences[1], "written") == (written,)
-    assert sentence_texts(study, study.sentences[1], "both") == (template, written)
-    made = Sentence(
-        start=0, end=0, section="labels", finding="edema", certainty=Certainty.PRESENT, text="There is edema.",
-        origin="labels",
-    )  # fmt: skip
-    for texts in ("template", "written", "both"):
-        assert sentence_texts(replace(study, report=None), made, texts) == ("There is edema.",)
-
-
 def test_both_are_two_texts_of_one_study(load):
     batch = next(iter(load(texts="both")))
     assert torch.bincount(batch.owner).tolist() == [4] * len(batch.keys)
     assert batch.tokens.ids.shape[0] == 4
-
-
-def test_a_whole_report_is_findings_and_impression_as_written(make_study):
-    text = (
-        "INDICATION: Cough. No fever.\nCOMPARISON: None.\nFINDINGS: No pneumothorax or\n  pleural effusion.  The heart "
-        "is normal in size.\nIMPRESSION: No pneumothorax or pleural effusion. Sternal wires."
-    )
-    study = replace(make_study(1).study, report=Report(text=text), sentences=read(text))
-    assert report_text(study) == (
-        "No pneumothorax or pleural effusion. The heart is normal in size. "
-        "No pneumothorax or pleural effusion. Sternal wires."
-    )
-    labels = tuple(
-        Sentence(start=0, end=0, section="labels", finding=name, certainty=Certainty.PRESENT, text=f"There is {name}.",
-                 origin="labels")
-        for name in ("edema", "mass")
-    )  # fmt: skip
-    assert report_text(replace(study, report=None, sentences=labels)) == "There is edema. There is mass."
-    assert report_text(replace(study, report=None, sentences=())) == ""
 
 
 def test_a_whole_report_is_the_one_text_of_its_study(load):
@@ -225,6 +210,106 @@ def test_a_whole_report_is_the_one_text_of_its_study(load):
         assert batch.owner.tolist() == list(range(len(batch.keys)))
         assert batch.tokens.ids.tolist() == [[10, 5, 11, 8, 9, 7, 11]]  # every study says the same
     assert next(iter(load(texts="report", train=False, split="test"))).sentence.shape == (0,)
+
+
+TEMPLATES = ["There is no pneumothorax.", "There is pleural effusion."]
+WRITTEN = ["No pneumothorax.", "Small left effusion."]
+REPORT = "No pneumothorax. Small left effusion."
+
+
+@pytest.mark.parametrize(
+    ("texts", "said", "known"),
+    [
+        ("template", TEMPLATES, TEMPLATES),
+        ("written", WRITTEN, TEMPLATES + WRITTEN),
+        ("both", TEMPLATES + WRITTEN, TEMPLATES + WRITTEN),
+        ("report", [REPORT], [*TEMPLATES, REPORT]),
+    ],
+)
+def test_what_texts_say_and_what_studies_know(load, texts, said, known):
+    facts = {
+        text: (code(finding), certainty)
+        for text, finding, certainty in zip(
+            TEMPLATES + WRITTEN, ["pneumothorax", "pleural effusion"] * 2, [ABSENT, PRESENT] * 2, strict=True
+        )
+    } | {REPORT: (0, 0)}
+    for batch in load(texts=texts):
+        for part, expected in ((batch.said, said), (batch.known, known * len(batch.keys))):
+            rows = zip(part.identity.tolist(), part.finding.tolist(), part.certainty.tolist(), strict=True)
+            assert Counter(rows) == Counter((identity(text), *facts[text]) for text in expected)
+            assert not part.location.any()
+        assert torch.bincount(batch.known_study).tolist() == [len(known)] * len(batch.keys)
+
+
+def test_sentences_that_were_not_chosen_are_known(load):
+    hidden = 0
+    for batch in load(sentences_per_study=1, epoch=1):
+        assert torch.bincount(batch.owner).tolist() == [1] * len(batch.keys)
+        assert torch.bincount(batch.known_study).tolist() == [2] * len(batch.keys)
+        assert (_positives(batch) == 1).all()  # every study knows both, whichever of them it says
+        hidden += len(set(batch.sentence.tolist())) == 2
+    assert hidden
+
+
+def test_flips_stand_beside_the_true_texts(load, tokenizer):
+    no, yes = "There is no pneumothorax .", "There is pleural effusion ."
+    against, instead = "There is pneumothorax .", "There is no pleural effusion ."
+    for batch in load(flips={"per_study": 2}):
+        assert Counter(_texts(batch, tokenizer)) == Counter(
+            (text, key, text in {against, instead}) for key in batch.keys for text in (no, yes, against, instead)
+        )
+        assert batch.tokens.ids.shape[0] == batch.said.identity.shape[0] == 4
+        assert set(batch.said.certainty.tolist()) == {PRESENT, ABSENT}
+        assert torch.equal(batch.known_study.bincount(), torch.tensor([2] * len(batch.keys)))
+        positives = _positives(batch)
+        assert (positives[batch.flipped] == 0).all()
+        assert (positives[~batch.flipped] == 1).all()
+
+
+def test_flips_are_drawn_anew_and_change_nothing_else(load, tokenizer):
+    drawn = Counter()
+    for epoch in range(4):
+        plain, flipped = load(epoch=epoch), load(epoch=epoch, flips={"per_study": 1})
+        for batch, other in zip(plain, flipped, strict=True):
+            assert torch.equal(batch.images, other.images)
+            assert torch.bincount(other.owner[other.flipped]).tolist() == [1] * len(batch.keys)
+            assert Counter(_texts(batch, tokenizer)) == Counter(
+                text for text in _texts(other, tokenizer) if not text[2]
+            )
+            drawn.update(text for text, _, turned in _texts(other, tokenizer) if turned)
+    assert set(drawn) == {"There is pneumothorax .", "There is no pleural effusion ."}
+    assert min(drawn.values()) >= 8  # of 36
+
+
+def test_flips_are_the_same_from_any_process_and_after_a_restart(load):
+    settings = {"flips": {"per_study": 1}, "texts": "both", "sentences_per_study": 1, "epoch": 3}
+    alone = list(load(**settings))
+    assert all(_same(*pair) for pair in zip(alone, load(workers=2, **settings), strict=True))
+    assert all(_same(*pair) for pair in zip(alone[1:], load(start=1, **settings), strict=True))
+    assert not all(_same(*pair) for pair in zip(alone, load(**settings | {"epoch": 4}), strict=True))
+
+
+def test_flips_are_for_training_and_templates_whatever_the_texts(load, tokenizer):
+    assert not any(batch.flipped.any() for batch in load(train=False, flips={}))
+    for texts in ("written", "report"):
+        turned = {
+            text for batch in load(texts=texts, flips={}) for text, _, turned in _texts(batch, tokenizer) if turned
+        }
+        assert turned == {"There is pneumothorax .", "There is no pleural effusion ."}
+
+
+def test_a_flip_and_anothers_true_sentence_are_one_row(make_study, tokenizer, tmp_path):
+    with ShardWriter(tmp_path / "s", samples_per_shard=4, image_format="png", recipe={"made": "here"}) as writer:
+        for number, certainty in enumerate((Certainty.PRESENT, Certainty.ABSENT)):
+            loaded, said = make_study(number, labels=False), sentence_from_label("edema", certainty)
+            writer.write(replace(loaded, study=replace(loaded.study, report=None, sentences=(said,))))
+    config = LoaderConfig(workers=0, flips={"per_study": 1})
+    batch = next(iter(make_loader(open_shards(tmp_path / "s"), split="train", config=config,
+                                  preprocess=Preprocess(size=16), tokenizer=tokenizer, train=True)))  # fmt: skip
+    assert batch.tokens.ids.shape[0] == 2
+    assert batch.sentence.tolist() == [0, 1, 1, 0]
+    assert batch.flipped.tolist() == [False, True, False, True]
+    assert _positives(batch).tolist() == [[1, 0], [0, 1], [0, 1], [1, 0]]
 
 
 def test_reports_are_cut_at_the_limit_and_counted(load, reader, tokenizer, caplog, monkeypatch):

@@ -38,8 +38,16 @@ def _outcome(kernel, problem, tau=0.1):
     return similarity.detach(), text.grad, patches.grad, temperature.grad
 
 
+def _chunked(text, patches, tau, padding, **options):
+    return similarity_attention(text, patches, tau_attention=tau, padding=padding, implementation="chunked", **options)
+
+
 def _in_small_tiles(*arguments):
-    return chunked.similarity_attention(*arguments, budget_bytes=SMALL_TILES)
+    return _chunked(*arguments, budget_bytes=SMALL_TILES)
+
+
+def _in_smallest_tiles(*arguments):
+    return _chunked(*arguments, budget_bytes=1)
 
 
 def _relative(found, expected):
@@ -47,7 +55,7 @@ def _relative(found, expected):
 
 
 @pytest.mark.parametrize("shape", [MANY_TEXTS, MANY_PATCHES], ids=["gram", "through_m"])
-@pytest.mark.parametrize("kernel", [_in_small_tiles, chunked.similarity_attention], ids=["tiles", "one_tile"])
+@pytest.mark.parametrize("kernel", [_in_smallest_tiles, _in_small_tiles, _chunked], ids=["smallest", "tiles", "one"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 def test_values_and_gradients_are_the_specifications(shape, kernel, dtype, tolerance):
     problem = _problem(shape, dtype=dtype)
@@ -56,10 +64,30 @@ def test_values_and_gradients_are_the_specifications(shape, kernel, dtype, toler
 
 
 def test_both_ways_to_the_length_of_m_are_taken():
-    cut = {"bytes_per_number": 8, "budget_bytes": SMALL_TILES}
+    cut = {"bytes_per_number": 8, "budget_bytes": 2**20}
     names = ("texts", "images", "patches", "dim")
     assert chunked.tiling(**dict(zip(names, MANY_TEXTS, strict=True)), **cut).gram
     assert not chunked.tiling(**dict(zip(names, MANY_PATCHES, strict=True)), **cut).gram
+
+
+def test_a_long_grid_is_cut_and_a_cut_grid_has_no_gram_matrix():
+    size = {"texts": 8000, "images": 3, "patches": 5000, "dim": 8000, "bytes_per_number": 4}
+    tile = chunked.tiling(**size, budget_bytes=2**20)
+    assert tile.patches < 5000
+    assert not tile.gram
+    assert chunked.tiling(**size, budget_bytes=2**40).gram
+
+
+@settings(max_examples=50, deadline=None)
+@given(shape=st.tuples(*(st.integers(1, 3000) for _ in range(4))), budget=st.integers(2**20, 2**28))
+def test_a_tile_keeps_to_its_budget(shape, budget):
+    """All buffers of `Tiles` together; a single image's own vectors are the least that can be held."""
+    texts, images, patches, dim = shape
+    tile = chunked.tiling(texts=texts, images=images, patches=patches, dim=dim, bytes_per_number=4, budget_bytes=budget)
+    per_text = 3 * tile.patches + 2 * dim
+    buffers = tile.images * (tile.texts * per_text + 3 * patches * dim + tile.gram * 2 * patches**2)
+    least = min(texts, 64) * per_text + 3 * patches * dim + tile.gram * 2 * patches**2
+    assert 4 * buffers <= max(budget, 4 * least)
 
 
 @pytest.mark.parametrize("shape", [(6, 2, 3, 4), (2, 3, 5, 3)])
@@ -68,7 +96,7 @@ def test_gradcheck(shape):
     tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
 
     def kernel(text, patches, tau):
-        return chunked.similarity_attention(text, patches, tau, padding, budget_bytes=800)
+        return _chunked(text, patches, tau, padding, budget_bytes=800)
 
     assert torch.autograd.gradcheck(kernel, (text.requires_grad_(), patches.requires_grad_(), tau))
 
@@ -84,7 +112,7 @@ def test_any_shape_in_any_budget(shape, budget, tau, seed):
     problem = _problem(shape, seed=seed)
     text, patches, padding, _ = problem
     temperature = torch.tensor(tau, dtype=torch.float64)
-    found = chunked.similarity_attention(text, patches, temperature, padding, budget_bytes=budget)
+    found = _chunked(text, patches, temperature, padding, budget_bytes=budget)
     expected = reference.similarity_attention(text, patches, temperature, padding)
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from vlp.kernels import reference, similarity_attention, similarity_maps
+from vlp.kernels import UnitNorm, reference, similarity_attention, similarity_maps
 
 
 def _problem(texts=4, images=3, patches=6, dim=5, seed=0):
@@ -85,16 +85,35 @@ def test_patches_that_cancel_have_no_similarity_and_no_gradient():
 
 
 @pytest.mark.parametrize(
-    ("text", "patches", "options"),
+    ("text", "patches", "options", "named"),
     [
-        ((2, 3), (1, 4, 5), {}),
-        ((3,), (1, 4, 3), {}),
-        ((2, 3), (1, 0, 3), {}),
-        ((2, 3), (1, 4, 3), {"tau_attention": 0.0}),
-        ((2, 3), (1, 4, 3), {"tau_attention": torch.ones(2)}),
-        ((2, 3), (1, 4, 3), {"padding": torch.zeros(1, 3, dtype=torch.bool)}),
+        ((2, 3), (1, 4, 5), {}, "text .* patches"),
+        ((3,), (1, 4, 3), {}, "text .* patches"),
+        ((2, 3), (1, 0, 3), {}, "text .* patches"),
+        ((0, 3), (1, 4, 3), {}, "text: there are no sentences"),
+        ((2, 3), (1, 4, 3), {"tau_attention": 0.0}, "tau_attention is 0"),
+        ((2, 3), (1, 4, 3), {"tau_attention": torch.tensor(1e12)}, r"tau_attention is 1e\+12"),
+        ((2, 3), (1, 4, 3), {"tau_attention": float("nan")}, "tau_attention is nan"),
+        ((2, 3), (1, 4, 3), {"tau_attention": torch.ones(2)}, "tau_attention is one number"),
+        ((2, 3), (1, 4, 3), {"padding": torch.zeros(1, 3, dtype=torch.bool)}, "padding"),
+        ((2, 3), (1, 4, 3), {"norm": UnitNorm(weight=torch.ones(4), bias=torch.ones(4))}, "norm.weight"),
     ],
 )
-def test_what_does_not_belong_together_is_refused(text, patches, options):
-    with pytest.raises(ValueError, match=r"expected|padding|tau_attention"):
+def test_what_does_not_belong_together_is_refused(text, patches, options, named):
+    with pytest.raises(ValueError, match=named):
         similarity_attention(torch.zeros(text), torch.zeros(patches), **({"tau_attention": 0.1} | options))
+
+
+@pytest.mark.parametrize("implementation", ["reference", "chunked"])
+@pytest.mark.parametrize("broken", ["text", "patches", "norm.weight"])
+def test_numbers_that_are_not_finite_are_named(implementation, broken):
+    named = {"text": torch.ones(2, 3), "patches": torch.ones(1, 4, 3), "norm.weight": torch.ones(3)}
+    named[broken][..., 0] = float("nan")
+    norm = UnitNorm(weight=named.pop("norm.weight"), bias=torch.ones(3))
+    with pytest.raises(ValueError, match=f"^{broken}: numbers that are not finite"):
+        similarity_attention(**named, tau_attention=0.1, norm=norm, implementation=implementation)
+
+
+def test_whole_numbers_are_no_vectors():
+    with pytest.raises(ValueError, match="patches: expected floating point"):
+        similarity_attention(torch.ones(2, 3), torch.ones(1, 4, 3, dtype=torch.uint8), tau_attention=0.1)

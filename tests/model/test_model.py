@@ -5,12 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from vlp.data.statements import statements
 from vlp.data.transforms import Preprocess
 from vlp.errors import ConfigError, DataError
 from vlp.model import ModelConfig, build
 from vlp.model.scorers import CosineConfig
 from vlp.model.towers import TimmTowerConfig
-from vlp.objectives import multi_positive_nce
+from vlp.objectives import Pairs, multi_positive_nce
+from vlp.objectives.positives import PositivesConfig, find_positives, own_pairs
 from vlp.tensors import Batch
 
 SENTENCES = ("There is no pneumothorax.", "There is a nodule of the left upper lung.", "There may be edema.")
@@ -18,16 +20,36 @@ SENTENCES = ("There is no pneumothorax.", "There is a nodule of the left upper l
 
 def _batch(model, pixels):
     """Three studies; the first sentence is in two of them."""
+    said = statements((text, None) for text in SENTENCES)
+    sentence, owner = torch.tensor([0, 1, 0, 2]), torch.tensor([0, 0, 1, 2])
     return Batch(
         images=pixels,
         padding=None,
         tokens=model.tokenizer(SENTENCES),
-        sentence=torch.tensor([0, 1, 0, 2]),
-        owner=torch.tensor([0, 0, 1, 2]),
+        sentence=sentence,
+        owner=owner,
+        flipped=torch.zeros(4, dtype=torch.bool),
         study=torch.arange(3),
+        said=said,
+        known=said[sentence],
+        known_study=owner,
         keys=("a", "b", "c"),
         position=0,
     )
+
+
+def _pairs(batch):
+    found = find_positives(
+        PositivesConfig(),
+        said=batch.said,
+        sentence=batch.sentence,
+        flipped=batch.flipped,
+        owner=batch.owner,
+        study=batch.study,
+        known=batch.known,
+        known_study=batch.known_study,
+    )
+    return Pairs(positives=found.positives, own=own_pairs(batch.owner, batch.study, batch.flipped))
 
 
 def test_a_batch_becomes_logits_of_every_text_and_image(tiny_model, pixels):
@@ -41,7 +63,7 @@ def test_a_batch_becomes_logits_of_every_text_and_image(tiny_model, pixels):
 def test_everything_that_learns_gets_a_gradient_and_the_frozen_tower_none(tiny_model, pixels):
     batch = _batch(tiny_model, pixels)
     tiny_model.train()
-    multi_positive_nce(tiny_model(batch), batch.positives()).backward()
+    multi_positive_nce(tiny_model(batch), _pairs(batch)).backward()
     for name, parameter in tiny_model.named_parameters():
         assert (parameter.grad is not None) == (not name.startswith("text_tower")), name
 
@@ -52,7 +74,7 @@ def test_training_steps_lower_the_loss_and_move_the_temperature(tiny_model, pixe
     optimizer = torch.optim.AdamW(tiny_model.parameters(), lr=1e-2)
     before, losses = tiny_model.scorer.temperature().item(), []
     for _ in range(12):
-        loss = multi_positive_nce(tiny_model(batch), batch.positives())
+        loss = multi_positive_nce(tiny_model(batch), _pairs(batch))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -202,6 +202,11 @@ def test_any_text_is_read_and_every_span_lies_in_it(text):
             assert sentence.text == " ".join(text[sentence.start : sentence.end].split())
 
 
+def test_a_colon_behind_a_finding_is_no_heading():
+    (sentence,) = read("Effusion no : and left")
+    assert sentence.finding == "pleural effusion"
+
+
 @given(st.lists(WORDS, max_size=40).map(" ".join))
 def test_reading_again_gives_the_same(text):
     assert read(text) == read(text)

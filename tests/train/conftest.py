@@ -1,13 +1,23 @@
 """A tiny folder of shards made of random pixels, and a tiny configuration that trains on it in a second."""
 
+import multiprocessing
+import os
+import time
+import traceback
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
+from torch.nn.functional import normalize
 
 from vlp.config import validate
 from vlp.data.writer import ShardWriter
+from vlp.model.model import VisionLanguageModel
 from vlp.records import Certainty, ImageFile, LoadedStudy, Person, Report, Split, Study
 from vlp.reports.findings import sentence_from_label
 from vlp.train.config import TrainConfig
@@ -99,3 +109,98 @@ def as_config(values: dict[str, Any]) -> TrainConfig:
 @pytest.fixture
 def values(shards: Path, tmp_path: Path) -> dict[str, Any]:
     return tiny_values(shards, tmp_path / "run")
+
+
+@pytest.fixture
+def in_float64() -> Callable[[VisionLanguageModel], VisionLanguageModel]:
+    """Makes a model, which is float32 by design, compute in float64, so that only a wrong sum can differ."""
+
+    def change(model: VisionLanguageModel) -> VisionLanguageModel:
+        model = model.double()
+        single = model.normalize
+
+        def pixels(_: Any, images: torch.Tensor) -> torch.Tensor:
+            return single(images).double()
+
+        def unit(scorer: Any, vectors: torch.Tensor) -> torch.Tensor:
+            return normalize(scorer.norm(vectors), dim=-1)
+
+        model.normalize = MethodType(pixels, model)  # type: ignore[method-assign]
+        model.scorer.unit = MethodType(unit, model.scorer)  # type: ignore[method-assign]
+        return model
+
+    return change
+
+
+def still_model() -> dict[str, Any]:
+    """The tiny model without dropout: what it says depends on what it sees alone."""
+    image = TINY_MODEL["image"] | {"arguments": {"patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}}
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    text = TINY_MODEL["text"] | {"random_init": TINY_MODEL["text"]["random_init"] | still}
+    return TINY_MODEL | {"image": image, "text": text}
+
+
+@pytest.fixture
+def still_values(values: dict[str, Any]) -> dict[str, Any]:
+    return values | {"model": still_model()}
+
+
+Work = Callable[[int], None]
+Ranks = Callable[[int, Work], list[int | None]]
+LAUNCHED = {"TORCHELASTIC_RUN_ID": "test", "MASTER_ADDR": "127.0.0.1", "GROUP_RANK": "0"}
+
+
+def _rank(rank: int, work: Work, environment: Mapping[str, str]) -> None:
+    torch.set_num_threads(1)  # a forked process has none of its parent's threads
+    os.environ.update(environment)
+    try:
+        work(rank)
+    except Exception:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def _forked(works: Mapping[int, tuple[Work, Mapping[str, str]]], *, limit_s: float = 120.0) -> list[int | None]:
+    """Runs a piece of work in a process each; returns their exit codes.  Forked: nothing is imported anew."""
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_rank, args=(rank, *each)) for rank, each in works.items()]
+    for process in processes:
+        process.start()
+    until = time.monotonic() + limit_s
+    try:
+        for process in processes:
+            process.join(max(0.0, until - time.monotonic()))
+        return [process.exitcode for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.fixture
+def connected(tmp_path: Path) -> Ranks:
+    """Runs work on so many connected processes (gloo) and returns their exit codes."""
+
+    def run(world: int, work: Work) -> list[int | None]:
+        meet = tmp_path / f"meet-{world}-{time.monotonic_ns()}"
+
+        def connect_first(rank: int) -> None:
+            dist.init_process_group("gloo", init_method=f"file://{meet}", rank=rank, world_size=world)
+            work(rank)
+            dist.destroy_process_group()
+
+        return _forked({rank: (connect_first, {}) for rank in range(world)})
+
+    return run
+
+
+@pytest.fixture
+def by_torchrun() -> Ranks:
+    """Runs work on so many processes that find in their environment what torchrun puts there."""
+
+    def run(world: int, work: Work) -> list[int | None]:
+        store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        common = LAUNCHED | {"MASTER_PORT": str(store.port), "WORLD_SIZE": str(world),
+                             "TORCHELASTIC_USE_AGENT_STORE": "True"}  # fmt: skip
+        return _forked({rank: (work, common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(world)})
+
+    return run

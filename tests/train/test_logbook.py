@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, read_metrics
+from vlp.train.processes import Processes
 from vlp.train.wandb_log import WandbConfig, WandbLog
 
 
@@ -67,6 +68,30 @@ def test_samples_without_a_path_write_nothing(tmp_path: Path) -> None:
     file.append(step=1, epoch=0, keys=("a",))
     file.flush()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_metrics_without_a_path_write_nothing(tmp_path: Path) -> None:
+    file = MetricsFile(None, ("step",))
+    file.append({"step": 1})
+    assert file.flush() == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_of_all_processes_are_one_file_by_step_and_rank(connected: Any, tmp_path: Path) -> None:
+    path = tmp_path / "samples.parquet"
+
+    def work(rank: int) -> None:
+        file = SamplesFile(path, processes=Processes(), leads=rank == 0)
+        for step in (1, 2):
+            file.append(step=step, epoch=0, keys=(f"ä{rank}-{step}",) * (rank + 1))
+        file.flush()
+        file.append(step=3, epoch=1, keys=() if rank else ("last",))
+        file.flush()
+
+    assert connected(2, work) == [0, 0]
+    assert pd.read_parquet(path).values.tolist() == [
+        [1, 0, "ä0-1"], [1, 0, "ä1-1"], [1, 0, "ä1-1"], [2, 0, "ä0-2"], [2, 0, "ä1-2"], [2, 0, "ä1-2"], [3, 1, "last"]
+    ]  # fmt: skip
 
 
 def test_logbook_hands_read_numbers_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,8 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from vlp import log
 from vlp.config import Config
 from vlp.data.cache import cache_of
+from vlp.data.flips import FlipsConfig, flips
 from vlp.data.order import Epoch
 from vlp.data.reader import ShardReader
+from vlp.data.texts import Facts, Packing, Texts, known_texts, report_text, sampled_texts
 from vlp.data.tokens import Tokenizer
 from vlp.data.transforms import Augment, Preprocess, find_padding
 from vlp.errors import DataError, VlpError
@@ -26,7 +28,6 @@ from vlp.records import Sentence, Split, Study
 from vlp.tensors import Batch, stack_padding
 
 PositiveInt = Annotated[int, Field(ge=1)]
-Texts = Literal["template", "written", "both", "report"]
 _REPORTS_COUNTED = 2000
 """Reports whose tokens are counted before the first epoch, spread over the split: enough to say how many are cut."""
 _logger = log.get_logger(__name__)
@@ -48,6 +49,9 @@ class LoaderConfig(Config):
     texts: Texts = "template"
     """The sentence as "There is F of L.", in the words of the report, or both as two texts; or the whole report
     (findings and impression as written) as the study's one text, cut where the tokenizer's max_tokens end."""
+    flips: FlipsConfig | None = None
+    """Sentences turned into what is not true of their study, beside its true ones while training; null for none.
+    They are template texts, whatever `texts` says."""
     augment: Augment | None = Augment()
     """Changes of pose and exposure while training; null for none."""
     seed: int = 0
@@ -200,9 +204,7 @@ class Batches(Dataset):
         images: list[np.ndarray] = []
         paddings: list[np.ndarray | None] = []
         image_study: list[int] = []
-        rows: dict[str, int] = {}
-        sentence: list[int] = []
-        owner: list[int] = []
+        packing = Packing()
         keys: list[str] = []
         for number, chosen in enumerate(self._steps[position]):
             index = self.selection.indices[int(chosen)]
@@ -213,16 +215,18 @@ class Batches(Dataset):
                 images.append(pixels)
                 paddings.append(padding)
                 image_study.append(number)
-            for text in self._texts(self._reader.study(key), rng):
-                sentence.append(rows.setdefault(text, len(rows)))
-                owner.append(number)
+            said = self._reader.study(key)
+            packing.add(
+                number,
+                self._texts(said, rng),
+                flips=self._flips(said, rng),
+                known=known_texts(said, self._config.texts),
+            )
         return Batch(
             images=torch.from_numpy(np.stack(images)[:, None]),
             padding=stack_padding(paddings),
-            tokens=self._tokenizer(tuple(rows)),
-            sentence=torch.tensor(sentence, dtype=torch.int64),
-            owner=torch.tensor(owner, dtype=torch.int64),
             study=torch.tensor(image_study, dtype=torch.int64),
+            **packing.tensors(self._tokenizer),
             keys=tuple(keys),
             position=position,
         )
@@ -245,15 +249,17 @@ class Batches(Dataset):
                 changed, moved = augment.change(seen, rng)
                 yield changed, find_padding(placement, moved)
 
-    def _texts(self, study: Study, rng: np.random.Generator) -> list[str]:
-        if self._config.texts == "report":
-            whole = report_text(study)
-            return [whole] if whole else []
+    def _texts(self, study: Study, rng: np.random.Generator) -> Facts:
         sentences: Sequence[Sentence] = study.sentences
         if self._config.sentences_per_study is not None:
             sentences = self._choose(sentences, self._config.sentences_per_study, rng)
-        texts = (text for sentence in sentences for text in sentence_texts(study, sentence, self._config.texts))
-        return list(dict.fromkeys(texts))
+        return sampled_texts(study, sentences, self._config.texts)
+
+    def _flips(self, study: Study, rng: np.random.Generator) -> Facts:
+        if self._config.flips is None or not self._train:
+            return {}
+        made = tuple(flips(study, config=self._config.flips).items())
+        return dict(self._choose(made, self._config.flips.per_study, rng))
 
     def _choose(self, things: Sequence[Any], count: int, rng: np.random.Generator) -> Sequence[Any]:
         if len(things) <= count:
@@ -288,31 +294,6 @@ class BatchLoader(DataLoader):
             if isinstance(item, VlpError):
                 raise item
             yield item
-
-
-def sentence_texts(study: Study, sentence: Sentence, texts: Literal["template", "written", "both"]) -> tuple[str, ...]:
-    """The texts one sentence is trained on; sentences made from labels have no words of their own."""
-    written = ""
-    if study.report is not None and sentence.origin == "report":
-        written = " ".join(study.report.text[sentence.start : sentence.end].split())
-    if texts == "template" or not written:
-        return (sentence.text,)
-    return (written,) if texts == "written" else (sentence.text, written)
-
-
-def report_text(study: Study) -> str:
-    """Findings and impression in one line, every sentence as written and where it stood.
-
-    Headings and the sections that state nothing about the study (indication, technique ...) are left out.  A study
-    without a report gives its sentences as they are.
-    """
-    # A sentence that states several findings is there several times, with one span.
-    texts = {
-        (sentence.start, sentence.end, text): text
-        for sentence in study.sentences
-        for text in sentence_texts(study, sentence, "written")
-    }
-    return " ".join(texts.values())
 
 
 def _usable(reader: ShardReader, *, split: Split, config: LoaderConfig, train: bool, world: int) -> Selection:

@@ -1,24 +1,25 @@
-"""Similarity attention tile by tile: memory grows with texts + patches, not with their product.
+"""Similarity attention tile by tile in plain torch, on any device.  Nothing of the size text x image x patch is held.
 
-A tile is some texts x some images.  Forward keeps only l and |m| [text image]; backward recomputes a tile and uses
-the derived gradient (m^ = m/|m|, g = (t - l m^)/|m|, beta = 1/tau_attention):
+A tile is some texts x some images x (for very long grids) some patches.  Forward keeps l, |m| and the log-sum-exp of
+the scores; backward recomputes a tile and uses the derived gradient.  With m^ = m/|m|, g = (t - l m^)/|m|:
 
     w_k = a_k <g, v_k>,  dl/dt = m^ + beta sum_k w_k v_k,  dl/dv_k = a_k g + beta w_k t,  dl/dbeta = sum_k w_k c_k
 
-Letters: S texts, I images, P patches, D width, of the whole problem or of a tile; T text vectors [S D], V patch
-vectors [I P D], C cosines and A attention [S I P], u the incoming gradient dL/dl [S I], r = 1/|m| [S I].
+Every buffer is made once and written into: on a CPU fresh memory costs more than the arithmetic on it.
+
+Letters: S texts, I images, P patches, D width, of a tile; T text vectors [S D], V patch vectors [I P D], Z scores
+beta c and A attention [I S P], M attended vectors m [I S D], G = V V^T [I P P].
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from vlp.kernels.reference import attended_nowhere, smallest_square
+from vlp.kernels.reference import smallest_square
+from vlp.kernels.workspace import Workspace, spans
 
 CPU_BUDGET_BYTES = 16 * 2**20
 """Working memory of a tile on a CPU; more buys no speed, since a tile should stay near the cache."""
@@ -26,181 +27,190 @@ CPU_BUDGET_BYTES = 16 * 2**20
 DEVICE_BUDGET_BYTES = 512 * 2**20
 """Working memory of a tile on an accelerator, where a tile must be large enough to fill it."""
 
-_BUFFERS_PER_PATCH = 6
+_NOWHERE = -1e30
+"""Score of a patch that the softmax leaves out; finite, so that nothing times it is nothing."""
+_BUFFERS_PER_PATCH = 3
 _BUFFERS_PER_DIM = 2
+_PATCH_VECTORS = 3
+"""V, its gradient, and the copy that norming makes."""
+_GRAM_MATRICES = 2
+_TEXTS_WORTH_A_TILE = 64
+"""A product with fewer rows than this no longer runs at full speed; long grids are cut instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiling:
-    """How a problem is cut: `texts` x `images` a tile, and how |m| is found in it."""
+    """How a problem is cut, and how |m| is found."""
 
-    texts: int
     images: int
+    texts: int
+    patches: int
     gram: bool
-    """True: |m|^2 = a^T G a with G = V V^T, cheaper for few patches; False: through m itself."""
+    """True: |m|^2 = a^T G a, cheaper for few patches and many texts; False: through m itself."""
 
 
 def tiling(*, texts: int, images: int, patches: int, dim: int, bytes_per_number: int, budget_bytes: int) -> Tiling:
-    """The largest tile whose buffers fit the budget (at least one text and one image)."""
+    """The largest tile whose buffers fit the budget, and at least one image with a worthwhile number of texts."""
     # Multiply-adds per image, forward and backward: 4 S P D through m, 3 P^2 (D + S) through the Gram matrix.
     gram = 3 * patches * (dim + texts) < 4 * texts * dim
-    per_pair = bytes_per_number * (_BUFFERS_PER_PATCH * patches + _BUFFERS_PER_DIM * dim)
-    pairs = max(1, budget_bytes // per_pair)
-    tile_texts = max(1, min(texts, pairs))
-    return Tiling(texts=tile_texts, images=max(1, min(images, pairs // tile_texts)), gram=gram)
+    numbers = max(1, budget_bytes // bytes_per_number)
+    fewest = min(texts, _TEXTS_WORTH_A_TILE)
+    tile_patches = max(1, min(patches, numbers // (fewest * _BUFFERS_PER_PATCH)))
+    gram = gram and tile_patches == patches
+    per_text = _BUFFERS_PER_PATCH * tile_patches + _BUFFERS_PER_DIM * dim
+    per_image = _PATCH_VECTORS * patches * dim + gram * _GRAM_MATRICES * patches * patches
+    tile_texts = min(texts, max(fewest, (numbers - per_image) // per_text))
+    tile_images = max(1, min(images, numbers // (per_image + tile_texts * per_text)))
+    return Tiling(images=tile_images, texts=tile_texts, patches=tile_patches, gram=gram)
 
 
-def similarity_attention(
-    text: Float[Tensor, "text dim"],
-    patches: Float[Tensor, "image patch dim"],
-    tau_attention: Float[Tensor, ""],
-    padding: Bool[Tensor, "image patch"] | None,
-    *,
-    budget_bytes: int | None = None,
-) -> Float[Tensor, "text image"]:
-    """The value and gradients of `reference.similarity_attention`, within a memory budget for the tile.
+class Tiles:
+    """The backend of `operator` in plain torch, with the workspace of one call."""
 
-    The budget bounds what is held beside inputs, outputs and their gradients; the result does not depend on it
-    but for rounding.
-    """
-    if budget_bytes is None:
-        budget_bytes = CPU_BUDGET_BYTES if text.device.type == "cpu" else DEVICE_BUDGET_BYTES
-    tile = tiling(
-        texts=text.shape[0],
-        images=patches.shape[0],
-        patches=patches.shape[1],
-        dim=patches.shape[2],
-        bytes_per_number=text.element_size(),
-        budget_bytes=budget_bytes,
-    )
-    similarity: Tensor = _SimilarityAttention.apply(text, patches, tau_attention, padding, tile)
-    return similarity
+    def __init__(self, text: Float[Tensor, "text dim"], beta: Float[Tensor, ""], tile: Tiling) -> None:
+        self.images = tile.images
+        """How many images `forward` and `backward` want at a time, at most."""
+        self.dtype = text.dtype
+        self._tile = tile
+        self._text = text
+        self._scaled = text * beta
+        self._beta = beta
+        self._space = Workspace(text)
 
-
-class _SimilarityAttention(torch.autograd.Function):
-    @staticmethod
     def forward(
-        ctx: Any, text: Tensor, patches: Tensor, tau_attention: Tensor, padding: Tensor | None, tile: Tiling
+        self, patches: Float[Tensor, "image patch dim"], nowhere: Bool[Tensor, "image patch"] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(similarity, length, lse), each [text image], of one span of images."""
+        G = self._gram(patches)
+        parts = [self._forward(texts, patches, nowhere, G) for texts in spans(len(self._text), self._tile.texts)]
+        similarity, length, lse = (torch.cat(part, dim=1).T for part in zip(*parts, strict=True))
+        return similarity, length, lse
+
+    def backward(
+        self,
+        patches: Float[Tensor, "image patch dim"],
+        nowhere: Bool[Tensor, "image patch"] | None,
+        here: tuple[Tensor, Tensor, Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of texts, of these patches, and of beta.  `here`: similarity, length, lse, gradient [text image].
+
+        The patches' gradient lies in the workspace: use it before the next call.
+        """
+        d_text = torch.zeros_like(self._text)
+        d_patches = self._space.take("dV", patches.shape).zero_()
+        d_beta = torch.zeros_like(self._beta)
+        G = self._gram(patches)
+        for texts in spans(len(self._text), self._tile.texts):
+            columns = tuple(value[texts].T.contiguous().unsqueeze(-1) for value in here)
+            d_beta += self._backward(texts, patches, nowhere, G, columns, d_text[texts], d_patches)
+        return d_text, d_patches, d_beta
+
+    def _forward(
+        self, texts: slice, V: Tensor, nowhere: Tensor | None, G: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Online softmax over the pieces of a grid (Milakov & Gimelshein 2018); most grids are one piece."""
+        shape = (len(V), texts.stop - texts.start)
+        largest = V.new_full((*shape, 1), -torch.inf)
+        total, weighted = V.new_zeros((*shape, 1)), V.new_zeros((*shape, 1))
+        M = self._space.take("M", (*shape, V.shape[-1])).zero_()
+        square = None
+        for piece in self._pieces(V):
+            Z = self._scores(texts, V[:, piece], piece, nowhere)
+            before, largest = largest, torch.maximum(largest, Z.amax(dim=-1, keepdim=True))
+            shrink = (before - largest).exp_()
+            A = torch.sub(Z, largest, out=self._space.take("A", Z.shape)).exp_()
+            total = total * shrink + A.sum(dim=-1, keepdim=True)
+            weighted = weighted * shrink + torch.linalg.vecdot(A, Z).unsqueeze(-1)
+            if G is None:
+                M.mul_(shrink).baddbmm_(A, V[:, piece])
+            else:
+                square = torch.linalg.vecdot(torch.bmm(A, G, out=self._space.take("Q", A.shape)), A).unsqueeze(-1)
+        square = M.square_().sum(dim=-1, keepdim=True) if square is None else square
+        length = (
+            (square / total.square()).masked_fill_(square <= smallest_square(V.dtype) * total.square(), 0.0).sqrt_()
+        )
+        similarity = weighted / (total * self._beta) * reciprocal(length)
+        return similarity.squeeze(-1), length.squeeze(-1), (largest + total.log()).squeeze(-1)
+
+    def _backward(
+        self,
+        texts: slice,
+        V: Tensor,
+        nowhere: Tensor | None,
+        G: Tensor | None,
+        columns: tuple[Tensor, ...],
+        d_T: Tensor,
+        d_V: Tensor,
     ) -> Tensor:
-        beta = tau_attention.reciprocal()
-        similarity = text.new_empty(text.shape[0], patches.shape[0])
-        length = torch.empty_like(similarity)
-        with torch.autocast(text.device.type, enabled=False):
-            for images in _spans(patches.shape[0], tile.images):
-                V, nowhere = _patches(patches, padding, images, text.dtype)
-                G = _gram(V, tile)
-                for texts in _spans(text.shape[0], tile.texts):
-                    C, A = _attend(text[texts], V, nowhere, beta)
-                    square = _square(A, V, G)
-                    length[texts, images] = square.masked_fill_(square <= smallest_square(square.dtype), 0.0).sqrt_()
-                    similarity[texts, images] = C.mul_(A).sum(dim=-1)
-            similarity.mul_(_reciprocal(length))
-        ctx.save_for_backward(text, patches, tau_attention, padding, similarity, length)
-        ctx.tile = tile
-        return similarity
+        """Adds to `d_T` and `d_V`, returns dL/dbeta.
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        text, patches, tau_attention, padding, similarity, length = ctx.saved_tensors
-        tile: Tiling = ctx.tile
-        with torch.autocast(text.device.type, enabled=False):
-            beta = tau_attention.reciprocal()
-            r = _reciprocal(length)
-            u, l_r, mean = gradient * r, similarity * r, similarity * length
-            d_text = torch.zeros_like(text)
-            d_patches = torch.empty_like(patches)
-            d_beta = torch.zeros_like(beta)
-            for images in _spans(patches.shape[0], tile.images):
-                V, nowhere = _patches(patches, padding, images, text.dtype)
-                G = _gram(V, tile)
-                d_V = torch.zeros_like(V)
-                for texts in _spans(text.shape[0], tile.texts):
-                    T = text[texts]
-                    C, A = _attend(T, V, nowhere, beta)
-                    here = (u[texts, images, None], l_r[texts, images, None], mean[texts, images, None])
-                    d_T, d_tile_beta = _differentiate(T, V, G, C, A, beta, here, d_V)
-                    d_text[texts] += d_T
-                    d_beta += d_tile_beta
-                if padding is not None:
-                    d_V.masked_fill_(padding[images, :, None], 0.0)
-                d_patches[images] = d_V
-        return d_text, d_patches, -d_beta * beta.square(), None, None
+        With q_k = <m, v_k> and y_k = beta (c_k - l r q_k):  beta u w_k = u r a_k y_k.  What multiplies v_k in dL/dt
+        and t in dL/dv_k is the same E_k = u r a_k (1 + y_k), so two products serve both; what is left of dL/dv_k is
+        -a_k u l r^2 m.
+        """
+        similarity, length, lse, u = columns
+        r = reciprocal(length)
+        T, beta = self._text[texts], self._beta
+        u_r, l_r = u * r, similarity * r
+        pieces = list(self._pieces(V))
+        if G is None:
+            M = self._attended(texts, V, nowhere, lse, pieces)
+            scaled_M = torch.mul(M, beta * l_r, out=self._space.take("scaled M", M.shape))
+            rest_M = M.mul_(u_r * l_r)
+        d_beta = torch.zeros_like(beta)
+        for piece in pieces:
+            part = V[:, piece]
+            Z, A = (self._space.take(name, (len(V), len(T), part.shape[1])) for name in ("Z", "A"))
+            if G is not None or len(pieces) > 1:  # else `_attended` has left them in the workspace
+                self._attend(texts, part, piece, nowhere, lse)
+            Q = self._space.take("Q", Z.shape)
+            if G is None:
+                torch.sub(Z, torch.bmm(scaled_M, part.mT, out=Q), out=Q)
+            else:
+                torch.addcmul(Z, torch.bmm(A, G, out=Q), beta * l_r, value=-1, out=Q)
+            Q.mul_(A).mul_(u_r)  # beta u w
+            # sum_k w_k = 0, so the mean score can be taken off first, and its size out of the rounding.
+            Z.sub_(beta * similarity * length)
+            d_beta += torch.dot(Q.view(-1), Z.view(-1))
+            E = Q.addcmul_(A, u_r)
+            for e, v in zip(E, part, strict=True):
+                d_T.addmm_(e, v)
+            d_V[:, piece].baddbmm_(E.mT, T.expand(len(V), -1, -1))
+            if G is None:
+                d_V[:, piece].baddbmm_(A.mT, rest_M, alpha=-1)
+            else:
+                F = torch.mul(A, u_r * l_r, out=Z)
+                d_V.baddbmm_(torch.bmm(F.mT, A, out=self._space.take("H", G.shape)), V, alpha=-1)
+        return d_beta / beta.square()
 
+    def _attended(self, texts: slice, V: Tensor, nowhere: Tensor | None, lse: Tensor, pieces: list[slice]) -> Tensor:
+        """The attended vectors of a tile, recomputed."""
+        M = self._space.take("M", (len(V), texts.stop - texts.start, V.shape[-1])).zero_()
+        for piece in pieces:
+            part = V[:, piece]
+            M.baddbmm_(self._attend(texts, part, piece, nowhere, lse), part)
+        return M
 
-def _differentiate(
-    T: Tensor,
-    V: Tensor,
-    G: Tensor | None,
-    C: Tensor,
-    A: Tensor,
-    beta: Tensor,
-    here: tuple[Tensor, Tensor, Tensor],
-    d_V: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """(dL/dT, dL/dbeta) of a tile; adds dL/dV to `d_V`.  `here` holds u r, l r and the mean cosine, [S I 1].
+    def _attend(self, texts: slice, part: Tensor, piece: slice, nowhere: Tensor | None, lse: Tensor) -> Tensor:
+        """Attention from known normalisers; leaves scores and attention in the workspace."""
+        Z = self._scores(texts, part, piece, nowhere)
+        return torch.sub(Z, lse, out=self._space.take("A", Z.shape)).exp_()
 
-    With q_k = <m, v_k>:  u w_k = u r a_k (c_k - l r q_k).  What multiplies v_k in dL/dt and t in dL/dv_k is the same
-    E_k = u r a_k + beta u w_k, so two products serve both; what is left of dL/dv_k is -a_k u l r^2 m.
-    """
-    u_r, l_r, mean = here
-    m = None
-    if G is None:
-        m = torch.bmm(A.transpose(0, 1), V)
-        q = torch.bmm(m, V.transpose(1, 2))
-    else:
-        q = torch.bmm(A.transpose(0, 1), G)
-    A_u = A * u_r
-    W = q.transpose(0, 1).mul(-l_r).add_(C).mul_(A_u)
-    # sum_k w_k = 0, so the mean cosine can be taken from c_k first, and its size out of the rounding.
-    d_beta = torch.dot(W.reshape(-1), (C - mean).reshape(-1))
-    E = W.mul_(beta).add_(A_u).reshape(T.shape[0], -1)
-    flat = V.reshape(-1, V.shape[-1])
-    d_T = E @ flat
-    d_V += (E.T @ T).view_as(V)
-    F = A_u.mul_(l_r).permute(1, 2, 0)
-    if m is None:
-        d_V -= torch.bmm(torch.bmm(F, A.transpose(0, 1)), V)
-    else:
-        d_V -= torch.bmm(F, m)
-    return d_T, d_beta
+    def _scores(self, texts: slice, part: Tensor, piece: slice, nowhere: Tensor | None) -> Tensor:
+        T = self._scaled[texts]
+        Z = self._space.take("Z", (len(part), len(T), part.shape[1]))
+        torch.bmm(T.expand(len(part), -1, -1), part.mT, out=Z)
+        return Z if nowhere is None else Z.masked_fill_(nowhere[:, None, piece], _NOWHERE)
+
+    def _gram(self, V: Tensor) -> Tensor | None:
+        if not self._tile.gram:
+            return None
+        return torch.bmm(V, V.mT, out=self._space.take("G", (len(V), V.shape[1], V.shape[1])))
+
+    def _pieces(self, V: Tensor) -> Iterator[slice]:
+        return spans(V.shape[1], self._tile.patches)
 
 
-def _spans(total: int, size: int) -> Iterator[slice]:
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
-
-
-def _patches(
-    patches: Tensor, padding: Tensor | None, images: slice, dtype: torch.dtype
-) -> tuple[Tensor, Tensor | None]:
-    """A tile's patch vectors in the accumulation type, padding zeroed, and which of them the softmax leaves out."""
-    V = patches[images].to(dtype)
-    if padding is None:
-        return V, None
-    return V.masked_fill(padding[images, :, None], 0.0), attended_nowhere(padding[images])
-
-
-def _gram(V: Tensor, tile: Tiling) -> Tensor | None:
-    return torch.bmm(V, V.transpose(1, 2)) if tile.gram else None
-
-
-def _attend(T: Tensor, V: Tensor, nowhere: Tensor | None, beta: Tensor) -> tuple[Tensor, Tensor]:
-    """(C, A) of a tile: one large product, then the softmax over each image's patches."""
-    C = (T @ V.reshape(-1, V.shape[-1]).T).view(T.shape[0], V.shape[0], V.shape[1])
-    scaled = C * beta
-    if nowhere is not None:
-        scaled.masked_fill_(nowhere, float("-inf"))
-    return C, torch.softmax(scaled, dim=-1)
-
-
-def _square(A: Tensor, V: Tensor, G: Tensor | None) -> Tensor:
-    """|m|^2 [S I]."""
-    if G is None:
-        return torch.bmm(A.transpose(0, 1), V).square_().sum(dim=-1).T
-    return torch.bmm(A.transpose(0, 1), G).transpose(0, 1).mul_(A).sum(dim=-1)
-
-
-def _reciprocal(length: Tensor) -> Tensor:
+def reciprocal(length: Tensor) -> Tensor:
     """1/|m|, and 0 where m vanishes: no similarity there, and no gradient."""
     return torch.where(length > 0, length, torch.inf).reciprocal()

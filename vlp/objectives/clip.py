@@ -1,13 +1,17 @@
 """CLIP's own objective: one image, one text, everything else in the batch a negative, duplicates included."""
 
+from dataclasses import replace
 from typing import Literal
 
-from jaxtyping import Float, Shaped
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from vlp.config import Config
 from vlp.errors import ConfigError
+from vlp.objectives.across import ALONE, Across
 from vlp.objectives.multi_positive_nce import multi_positive_nce
+from vlp.objectives.pairs import Pairs
 
 
 class ClipConfig(Config):
@@ -15,42 +19,45 @@ class ClipConfig(Config):
 
     kind: Literal["clip"] = "clip"
 
-    @property
-    def duplicates_are_positive(self) -> bool:
-        """False: wants positives by ownership alone; an identical sentence of another study is a negative."""
-        return False
-
     def __call__(
-        self,
-        logits: Float[Tensor, "text image"],
-        positives: Shaped[Tensor, "text image"],
-        *,
-        weights: Float[Tensor, "text"] | None = None,
+        self, logits: Float[Tensor, "text image"], pairs: Pairs, *, across: Across = ALONE
     ) -> Float[Tensor, ""]:
         """The loss of a batch, see `clip`."""
-        return clip(logits, positives, weights=weights)
+        return clip(logits, pairs, across=across)
 
 
-def clip(
-    logits: Float[Tensor, "text image"],
-    positives: Shaped[Tensor, "text image"],
-    *,
-    weights: Float[Tensor, "text"] | None = None,
-) -> Float[Tensor, ""]:
+def clip(logits: Float[Tensor, "text image"], pairs: Pairs, *, across: Across = ALONE) -> Float[Tensor, ""]:
     """(cross-entropy over rows + cross-entropy over columns) / 2 (Radford et al. 2021), in float32.
 
+    A text of weight 0 belongs to no image: one more negative for all (NegCLIP's hard negative texts).
+
     Args:
-        logits: Similarities over temperature.
-        positives: 1 positive, 0 negative, -1 ignored; a text's one positive is the image it belongs to.
-        weights: How much each text, and so each pair, counts; 1 where None.
+        logits: Similarities over temperature; on several ranks all texts against this rank's images.
+        pairs: `own` and `weights` are read; that a text is true of other images too is not CLIP's to know.
+        across: The ranks that share the batch; the loss is that of the whole batch on each.
 
     Raises:
-        ConfigError: unless every text has exactly one positive image and every image exactly one positive text.
+        ConfigError: on the CPU, on all ranks alike, unless every text that counts has exactly one own image and
+            every image exactly one own text.  Elsewhere, and in a compiled graph, reading the verdict would make the
+            device wait at every step: there the loss is not a number instead, and training stops at it.
     """
-    positive = positives > 0
-    if not bool((positive.sum(dim=1) == 1).all() & (positive.sum(dim=0) == 1).all()):
+    # With one positive all modes are one; this one keeps the least for the backward pass.
+    own = replace(pairs, positives=pairs.own.to(torch.int8), hardness=None)
+    loss = multi_positive_nce(logits, own, mode="mil", across=across)
+    paired = _one_to_one(pairs, across)
+    if torch.compiler.is_compiling() or paired.device.type != "cpu":
+        return torch.where(paired, loss, torch.nan)
+    if not bool(paired):
         raise ConfigError(
             "the clip objective pairs one text with one image: set loader.texts=report (or "
             "loader.sentences_per_study=1) and loader.images_per_study=1, or use the multi_positive_nce objective"
         )
-    return multi_positive_nce(logits, positives, mode="supcon", weights=weights)
+    return loss
+
+
+def _one_to_one(pairs: Pairs, across: Across) -> Bool[Tensor, ""]:
+    """Whether each text that counts has one own image among all ranks' and each image one own text."""
+    unpaired = (pairs.own.sum(dim=0) != 1).sum()
+    joined = across.sum(torch.cat([pairs.own.sum(dim=1), unpaired[None]]))
+    wanted = 1 if pairs.weights is None else (pairs.weights > 0)
+    return (joined[:-1] == wanted).all() & (joined[-1] == 0)

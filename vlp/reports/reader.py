@@ -210,7 +210,8 @@ def _claims(words: Sequence[Word], mentions: Sequence[Mention]) -> Iterator[_Cla
     signs = {(mention.begin, mention.end) for mention in mentions if mention.polarity == "sign"}
     claims: dict[tuple[int, int], _Claim] = {}
     previous_end = 0
-    start = next((index + 1 for index, word in enumerate(words[:_MAX_HEADING]) if word.form == ":"), 0)
+    heading = words[: min(_MAX_HEADING, spans[0][0])] if spans else ()
+    start = next((index + 1 for index, word in enumerate(heading) if word.form == ":"), 0)
     for index, (begin, end) in enumerate(spans):
         last = index + 1 == len(spans)
         following = len(words) if last else max(spans[index + 1][0], end)

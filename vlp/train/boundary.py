@@ -14,7 +14,8 @@ from vlp.tensors import Batch
 from vlp.train.config import TrainConfig
 from vlp.train.display import Display
 from vlp.train.logbook import Logbook
-from vlp.train.module import PretrainingModule
+from vlp.train.module import PretrainingModule, diverged
+from vlp.train.processes import Processes
 from vlp.train.resume import Progress
 from vlp.train.signals import StopFlag
 from vlp.train.validate import ZeroShotCheck
@@ -26,7 +27,10 @@ _logger = log.get_logger(__name__)
 
 
 class StepBoundary(pl.Callback):
-    """Runs after every trained batch, in this order: count, check, write, save, stop."""
+    """Runs after every trained batch, in this order: count, agree, check, write, save, stop.
+
+    Every process has one; all of them decide alike, and only the one that leads checks, writes and saves.
+    """
 
     def __init__(
         self,
@@ -37,6 +41,7 @@ class StepBoundary(pl.Callback):
         display: Display,
         check: ZeroShotCheck | None,
         stop: StopFlag,
+        processes: Processes,
         save: Callable[[Progress], None],
         save_best: Callable[[], None],
     ) -> None:
@@ -46,14 +51,26 @@ class StepBoundary(pl.Callback):
         self._display = display
         self._check = check
         self._stop = stop
+        self._processes = processes
         self._save = save
         self._save_best = save_best
         self._latest_check: float | None = None
+        self._stopping = False
         self._entered = self._left = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signals back, since Lightning has put handlers of its own over ours."""
+        """Takes the signals back, since Lightning has put handlers of its own over ours.
+
+        Raises:
+            ConfigError: if the processes do not continue from the same step.
+        """
         self._stop.attach()
+        most, least = self._processes.largest(self.progress.step, -self.progress.step)
+        if most != -least:
+            raise ConfigError(
+                "output: the processes of this run do not find the same checkpoint there; it must be one folder that "
+                "all of them see"
+            )
         self._entered = self._left = time.monotonic()
 
     def on_train_batch_end(
@@ -66,16 +83,17 @@ class StepBoundary(pl.Callback):
         self.progress.seconds += now - self._entered
         self._entered = now
         self._count(batch)
+        self._agree()
         step = pl_module.step = self.progress.step
         check = self._zero_shot(pl_module)
         row = {
             **pl_module.measured,
-            "images_per_s": batch.num_images * trainer.world_size / seconds,
+            "images_per_s": pl_module.images / seconds,
             "zero_shot_auroc": check,
         }
         self._logbook.append(row, step=step, epoch=self.progress.epoch, keys=batch.keys)
         self._display.show(
-            step=step, images=batch.num_images, loss=pl_module.measured["loss"], check=self._latest_check
+            step=step, images=pl_module.images, loss=pl_module.measured["loss"], check=self._latest_check
         )
         reason = self._reason_to_stop()
         saving = reason is not None or step % self._config.checkpoint_every == 0
@@ -86,6 +104,8 @@ class StepBoundary(pl.Callback):
             # After the rows, so that a checkpoint never knows of a step that the files do not.
             self._logbook.flush_samples()
             self._save(self.progress)
+            # Nobody ends, or goes on, before the checkpoint is there.
+            self._processes.wait()
         if reason:
             _logger.info("%s at step %d of %d", reason, step, self._config.max_steps)
             trainer.should_stop = True
@@ -98,12 +118,26 @@ class StepBoundary(pl.Callback):
         progress.position = batch.position + 1
         progress.step += 1
 
+    def _agree(self) -> None:
+        """A signal to one process is for all of them, and so is the slowest clock."""
+        signal, self.progress.seconds = self._processes.largest(self._stop.number, self.progress.seconds)
+        # What comes to this process alone from now on waits for the next boundary.
+        self._stopping = bool(signal)
+        if signal:
+            self._stop.number = int(signal)
+
     def _zero_shot(self, module: PretrainingModule) -> float | None:
         every, step = self._config.zero_shot.every, self.progress.step
         last = reason_to_finish(self._config, self.progress) is not None
-        if self._check is None or not every or (step % every and not last):
+        if not every or (step % every and not last):
             return None
-        aurocs = self._check.run(module.model, device=module.device)
+        macro = None if self._check is None else self._run_check(self._check, module)
+        self._processes.wait()
+        return macro
+
+    def _run_check(self, check: ZeroShotCheck, module: PretrainingModule) -> float:
+        step = self.progress.step
+        aurocs = check.run(module.model, device=module.device)
         macro = sum(aurocs.values()) / len(aurocs)
         self._latest_check = macro
         if self.progress.best is None or macro > self.progress.best:
@@ -113,13 +147,10 @@ class StepBoundary(pl.Callback):
 
     def _refuse_broken(self, loss: float | torch.Tensor) -> None:
         if not math.isfinite(loss):
-            raise ConfigError(
-                f"the loss is not a finite number at step {self.progress.step}; lower optimizer.lr, lengthen "
-                "schedule.warmup_steps, or use precision bf16-mixed or 32"
-            )
+            raise diverged("the loss is not a finite number", step=self.progress.step)
 
     def _reason_to_stop(self) -> str | None:
-        stopped = f"stopped by {self._stop.name}" if self._stop else None
+        stopped = f"stopped by {self._stop.name}" if self._stopping else None
         return reason_to_finish(self._config, self.progress) or stopped
 
 

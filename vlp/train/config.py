@@ -9,8 +9,9 @@ from vlp.config import Config
 from vlp.data.loader import LoaderConfig
 from vlp.model.model import ModelConfig
 from vlp.objectives import AnyObjective
+from vlp.objectives.positives import PositivesConfig, TextWeights
 from vlp.train.optimizer import OptimizerConfig, ScheduleConfig
-from vlp.train.terms import TermConfig
+from vlp.train.terms import HardNegativesConfig, TermConfig
 from vlp.train.validate import ZeroShotConfig
 from vlp.train.wandb_log import WandbConfig
 
@@ -27,6 +28,10 @@ class TrainConfig(Config):
     """On the scorer's logits, with weight 1."""
     terms: tuple[TermConfig, ...] = ()
     """Further terms of the loss."""
+    positives: PositivesConfig = PositivesConfig()
+    """Which texts count as true of another study's images, and which pairs are left out of the loss."""
+    hard_negatives: HardNegativesConfig = HardNegativesConfig()
+    """How flipped sentences count; there are some where `loader.flips` is set."""
     loader: LoaderConfig
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -37,16 +42,26 @@ class TrainConfig(Config):
     max_minutes: PositiveFloat | None = None
     """Ends the run at the first step boundary after so much time, checks included, over all starts.  The schedule
     still counts to `max_steps`, so a run that ends this way ends before its learning rate has come down."""
-    text_weights: Literal["occurrence", "distinct"] = "occurrence"
+    text_weights: TextWeights = "occurrence"
     """What a sentence counts in the objective. occurrence: every study's every sentence once, as published; distinct:
     every distinct sentence of a batch once, however many studies hold it, so that the few stock phrases of normal
-    reports do not outweigh the rare sentences that say something."""
+    reports do not outweigh the rare sentences that say something; study: every study once, however many sentences it
+    has."""
+    micro_batch: PositiveInt | None = None
+    """Images a tower sees at a time, for devices that a batch does not fit: activations of so many images are kept,
+    and what is dropped is computed anew for the gradient (about a third more time).  Negatives and gradient stay those
+    of the whole batch.  null: all at once.  Towers with batch statistics take those of so many images."""
     precision: Literal["auto", "32", "bf16-mixed", "16-mixed"] = "32"
     """Of the towers' arithmetic; weights and losses are float32 always.  auto: bf16-mixed where the device multiplies
     bfloat16 in hardware (recent GPUs; CPUs with AVX512-BF16 or AMX), else 32; the log says which."""
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     devices: PositiveInt = 1
+    """Processes on each node, one for each GPU (or several on a CPU).  Each takes `loader.batch_studies` studies a
+    step; the loss and its gradient are those of all of them as one batch.  This program starts them by itself; under
+    torchrun, say as many as it started."""
     nodes: PositiveInt = 1
+    """Machines; the run folder and the shards must be the same on all.  Start the same command on each, with
+    torchrun, or with NODE_RANK, MASTER_ADDR and MASTER_PORT set."""
     deterministic: bool = False
     """Ask torch for deterministic kernels where it has them; some GPU kernels get slower."""
     checkpoint_every: PositiveInt = 200

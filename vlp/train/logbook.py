@@ -4,33 +4,42 @@ A run that is continued from step k first drops every row after k, so that the f
 """
 
 import csv
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from vlp.train.processes import Processes
 from vlp.train.wandb_log import WandbLog
 
 Cell = float | int | str | torch.Tensor | None
 
 
 class MetricsFile:
-    """`metrics.csv`: the columns are fixed at the start, a cell without a value stays empty."""
+    """`metrics.csv`: the columns are fixed at the start, a cell without a value stays empty.
 
-    def __init__(self, path: Path, columns: Sequence[str], *, after_step: int = 0) -> None:
+    Without a path it keeps nothing.
+    """
+
+    def __init__(self, path: Path | None, columns: Sequence[str], *, after_step: int = 0) -> None:
         self._path = path
         self._columns = tuple(columns)
         self._waiting: list[dict[str, Cell]] = []
-        _write_rows(path, self._columns, [row for row in read_metrics(path) if int(row["step"]) <= after_step])
+        if path is not None:
+            _write_rows(path, self._columns, [row for row in read_metrics(path) if int(row["step"]) <= after_step])
 
     def append(self, row: Mapping[str, Cell]) -> None:
         """Takes one row.  Tensors are not read before `flush`, so that a step need not wait for the device."""
         assert set(row) <= set(self._columns), "a row with a column that was not announced"
-        self._waiting.append(dict(row))
+        if self._path is not None:
+            self._waiting.append(dict(row))
 
     def flush(self) -> list[dict[str, float | str | None]]:
         """Writes the waiting rows, and returns them with their tensors read."""
+        if self._path is None:
+            return []
         rows = [{name: _value(row.get(name)) for name in self._columns} for row in self._waiting]
         with self._path.open("a", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
@@ -40,16 +49,23 @@ class MetricsFile:
 
 
 class SamplesFile:
-    """`samples.parquet`: one row (step, epoch, key) for every study of every step; without a path it keeps nothing."""
+    """`samples.parquet`: one row (step, epoch, key) for every study of every step; without a path it keeps nothing.
 
-    def __init__(self, path: Path | None, *, after_step: int = 0) -> None:
+    Every process hands in the studies that it saw; the one that leads writes those of all, by step and rank.
+    """
+
+    def __init__(
+        self, path: Path | None, *, after_step: int = 0, processes: Processes | None = None, leads: bool = True
+    ) -> None:
         import pyarrow as pa
 
         self._path = path
+        self._processes = processes or Processes()
+        self._leads = leads
         self._schema = pa.schema([("step", pa.int64()), ("epoch", pa.int64()), ("key", pa.string())])
         self._waiting: list[tuple[int, int, str]] = []
         self._table = self._schema.empty_table()
-        if path is not None and path.exists():
+        if path is not None and leads and path.exists():
             import pyarrow.compute as pc
             import pyarrow.parquet as pq
 
@@ -62,16 +78,22 @@ class SamplesFile:
             self._waiting += [(step, epoch, key) for key in keys]
 
     def flush(self) -> None:
-        """Writes the whole file anew, in one move."""
+        """Writes the whole file anew, in one move; all processes come here together."""
         if self._path is None:
             return
+        waiting = [
+            tuple(row) for text in self._processes.collect(json.dumps(self._waiting)) for row in json.loads(text)
+        ]
+        self._waiting.clear()
+        if not self._leads:
+            return
+        waiting.sort(key=lambda row: row[0])  # steps; of one step, ranks stay in order
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        columns = list(zip(*self._waiting, strict=True)) or [(), (), ()]
+        columns = list(zip(*waiting, strict=True)) or [(), (), ()]
         arrays = [pa.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)]
         self._table = pa.concat_tables([self._table, pa.Table.from_arrays(arrays, schema=self._schema)])
-        self._waiting.clear()
         temporary = self._path.with_name(f".{self._path.name}.partial")
         pq.write_table(self._table, temporary)
         os.replace(temporary, self._path)

@@ -6,22 +6,27 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float, Int8
+import torch.distributed as dist
+from jaxtyping import Float
 from torch import Tensor
 
+from vlp.errors import ConfigError
 from vlp.model.model import VisionLanguageModel
 from vlp.model.scorers.scorer import Temperature
-from vlp.objectives import AnyObjective
+from vlp.objectives import ALONE, Across, Pairs, Ranks, SoftTargetsConfig
 from vlp.tensors import Batch, ImageFeatures, TextFeatures
 from vlp.train.config import TrainConfig
+from vlp.train.gather import Joined, gather_texts
+from vlp.train.micro import encode_images, encode_texts, number_of_parts
 from vlp.train.optimizer import make_optimizer, set_lr
-from vlp.train.terms import distinct_weights, own_pairs, pooled_logits, shared_pairs, view_pairs
+from vlp.train.terms import SHARES, PairRules, make_pairs, pair_shares, pooled_logits, view_pairs
 
 
 class PretrainingModule(pl.LightningModule):
     """The model, its loss and its optimizer.
 
-    `measured` holds the last step's numbers, as tensors where reading them would make the device wait.
+    `measured` holds the last step's numbers, as tensors where reading them would make the device wait.  They are
+    those of the whole step, and the same on every rank.
     """
 
     def __init__(self, model: VisionLanguageModel, config: TrainConfig, *, step: int = 0) -> None:
@@ -31,12 +36,14 @@ class PretrainingModule(pl.LightningModule):
         self.step = step
         """Steps trained before the one that is running."""
         self.measured: dict[str, float | Tensor] = {}
+        self.images = 0
+        """Images of the last step, on all ranks."""
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of what `measured` holds."""
         terms = [term_name(self.config, number) for number in range(len(self.config.terms))]
-        return ("loss", *(["loss_scores", *terms] if terms else []), "lr", "gradient_norm", "shared_pairs",
+        return ("loss", *(["loss_scores", *terms] if terms else []), "lr", "gradient_norm", *SHARES,
                 *self._temperatures())  # fmt: skip
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
@@ -48,14 +55,24 @@ class PretrainingModule(pl.LightningModule):
         self.measured = {"lr": lr, **self._temperatures()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
-        """The loss of one batch."""
-        images = self.model.encode_images(batch.images, padding=batch.padding)
-        texts = self.model.encode_texts(batch.tokens)
-        logits = self.model.score(texts, images).logits[batch.sentence]
+        """The loss of one step: of this batch, or of those of all ranks, which then have the same loss."""
+        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        group = dist.group.WORLD if several else None
+        across = ALONE if group is None else Ranks(group)
+        joined = gather_texts(batch, group=group)
+        self.images = sum(joined.num_images)
+        parts = number_of_parts(joined.num_images, self.config.micro_batch)
+        images = encode_images(self.model, batch, parts=parts)
+        texts = TextFeatures(pooled=joined.texts(exact(encode_texts(self.model, batch.tokens, parts=parts).pooled)))
+        logits = self._logits(texts, images)[joined.sentence]
         with torch.autocast(self.device.type, enabled=False):
-            losses = self._losses(batch, texts, images, logits.float())
+            near = self.config.positives.near_duplicate is not None
+            vectors = self.model.embed_texts(texts).detach() if near else None
+            pairs, found = make_pairs(self._rules(), joined, known=batch.known, vectors=vectors)
+            losses = {"loss_scores": self.config.objective(logits, pairs, across=across)}
+            losses |= self._terms(texts, images, joined, pairs, across)
             loss = torch.stack(list(losses.values())).sum()
-            self.measured["shared_pairs"] = shared_pairs(batch.positives(), own_pairs(batch))
+            self.measured |= pair_shares(pairs, found, joined, across=across)
         if len(losses) > 1:
             self.measured |= {name: value.detach() for name, value in losses.items()}
         self.measured["loss"] = loss.detach()
@@ -76,21 +93,65 @@ class PretrainingModule(pl.LightningModule):
         limit = self.config.gradient_clip or math.inf
         self.measured["gradient_norm"] = torch.nn.utils.clip_grad_norm_(parameters, limit)
 
-    def _losses(
-        self, batch: Batch, texts: TextFeatures, images: ImageFeatures, logits: Float[Tensor, "text image"]
+    def idle_parameters(self) -> list[str]:
+        """Names of what learns but has no part in any score: no loss will ever give it a gradient."""
+        model, names = self.model, [name for name, value in self.model.named_parameters() if value.requires_grad]
+        parameters = [model.get_parameter(name) for name in names]
+        was_training = model.training
+        model.eval()  # else the look at an empty image would move batch statistics
+        try:
+            rows, columns = model.config.preprocess.rows_columns
+            images = model.encode_images(torch.zeros(1, 1, rows, columns, dtype=torch.uint8, device=model.device))
+            texts = model.encode_texts(model.tokenizer(["There is no pneumothorax."]).to(model.device))
+            seen = [model.score(texts, images).logits]
+            if self.config.terms:
+                seen += [model.embed_images(images), model.embed_texts(texts)]
+            total = torch.stack([value.sum() for value in seen]).sum()
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        finally:
+            model.train(was_training)
+        return [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+
+    def _logits(self, texts: TextFeatures, images: ImageFeatures) -> Float[Tensor, "unique image"]:
+        try:
+            return exact(self.model.score(texts, images).logits)
+        except ValueError as error:
+            if "not finite" in str(error):  # a kernel has looked before the loss is there
+                raise diverged(str(error), step=self.step + 1) from None
+            raise
+
+    def _rules(self) -> PairRules:
+        config = self.config
+        objectives = (config.objective, *(term.objective for term in config.terms))
+        return PairRules(
+            positives=config.positives,
+            weights=config.text_weights,
+            flip_hardness=None if config.loader.flips is None else config.hard_negatives.hardness(self.step),
+            with_agreement=any(isinstance(objective, SoftTargetsConfig) for objective in objectives),
+        )
+
+    def _terms(
+        self, texts: TextFeatures, images: ImageFeatures, joined: Joined, pairs: Pairs, across: Across
     ) -> dict[str, Tensor]:
-        weights = distinct_weights(batch) if self.config.text_weights == "distinct" else None
-        positives = wanted_positives(batch, self.config.objective)
-        losses = {"loss_scores": self.config.objective(logits, positives, weights=weights)}
+        if not self.config.terms:
+            return {}
+        kinds = {term.on for term in self.config.terms}
+        vectors = self.model.embed_images(images)
+        sentences = self.model.embed_texts(texts) if "pooled" in kinds else None
+        everyone = joined.images(vectors) if "image_image" in kinds else None
+        losses = {}
         for number, term in enumerate(self.config.terms):
-            vectors = self.model.embed_images(images)
+            chosen: tuple[Tensor, Pairs] | None
             if term.on == "pooled":
-                sentences = self.model.embed_texts(texts)
-                cosines = pooled_logits(sentences, vectors, sentence=batch.sentence, temperature=term.temperature)
-                value = term.objective(cosines, wanted_positives(batch, term.objective), weights=weights)
+                assert sentences is not None
+                chosen = (
+                    pooled_logits(sentences, vectors, sentence=joined.sentence, temperature=term.temperature),
+                    pairs,
+                )
             else:
-                pairs = view_pairs(vectors, study=batch.study, temperature=term.temperature)
-                value = logits.new_zeros(()) if pairs is None else term.objective(*pairs)
+                assert everyone is not None
+                chosen = view_pairs(everyone, vectors, joined=joined, temperature=term.temperature)
+            value = vectors.sum() * 0.0 if chosen is None else term.objective(*chosen, across=across)
             losses[term_name(self.config, number)] = term.weight * value
         return losses
 
@@ -102,9 +163,16 @@ class PretrainingModule(pl.LightningModule):
         }
 
 
-def wanted_positives(batch: Batch, objective: AnyObjective) -> Int8[Tensor, "text image"]:
-    """The matrix the objective asks for: identical sentences of other studies are positive, or ownership alone."""
-    return batch.positives() if objective.duplicates_are_positive else own_pairs(batch).to(torch.int8)
+def diverged(what: str, *, step: int) -> ConfigError:
+    """The error of a run whose numbers have left the range of numbers."""
+    return ConfigError(
+        f"{what} at step {step}; lower optimizer.lr, lengthen schedule.warmup_steps, or use precision bf16-mixed or 32"
+    )
+
+
+def exact(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """In float32, whatever autocast made of them; float64 stays."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def term_name(config: TrainConfig, number: int) -> str:

@@ -19,7 +19,7 @@ from vlp.model import checkpoint
 STATE_NAME = "training_state.pt"
 _SCHEMA = 1
 FREE_KEYS = ("output", "shards", "max_minutes", "checkpoint_every", "wandb", "loader.workers", "loader.prefetch",
-             "loader.cache_bytes", "nodes", "accelerator")  # fmt: skip
+             "loader.cache_bytes", "accelerator")  # fmt: skip
 """Keys that may differ when a run is continued: they change no number of it.  Shards are compared by content."""
 
 

@@ -1,25 +1,22 @@
-"""A whole pretraining run: start it, or continue it, with the same call."""
+"""A whole pretraining run: start it, or continue it, with the same call, on one process or several."""
 
 import hashlib
 import logging
 import os
 import shutil
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from vlp import log
 from vlp.config import dump
 from vlp.data import ShardReader, open_shards
 from vlp.data.loader import num_batches
-from vlp.errors import BackendError, ConfigError, DataError
+from vlp.errors import DataError
 from vlp.model import checkpoint
 from vlp.model.model import VisionLanguageModel, build
 from vlp.train import validate
@@ -28,10 +25,12 @@ from vlp.train.config import TrainConfig
 from vlp.train.display import Display
 from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, read_metrics
 from vlp.train.module import PretrainingModule
+from vlp.train.processes import Place, Processes, ending_together, find_place, standing_at
 from vlp.train.resume import Progress, latest, load_state, refuse_other, save_state, shards_digest
 from vlp.train.signals import StopFlag
 from vlp.train.stream import BatchStream
-from vlp.train.wandb_log import WandbLog
+from vlp.train.trainer import make_trainer, quiet_lightning, refuse_what_cannot_run, share_batch_statistics
+from vlp.train.wandb_log import WandbConfig, WandbLog
 
 _logger = log.get_logger(__name__)
 
@@ -60,21 +59,26 @@ def train(config: TrainConfig) -> Path:
     The folder gets config.yaml, metrics.csv (one row a step), log.txt, samples.parquet where asked,
     checkpoints/last (to continue from) and, at the end, checkpoints/final (to use).
 
+    With several processes each of them calls this, and it returns when the run folder is complete.  A process that
+    was started by another one of the run does not return at all: it ends.
+
     Raises:
         ConfigError: if the folder holds a run of another configuration, or the configuration cannot be run.
         DataError: if the shards cannot be used or are not those the run began with, or `output` cannot be written.
         CheckpointError: if checkpoints/last is damaged.
-        BackendError: if a device or library that is asked for is not there.
+        BackendError: if a device or library that is asked for is not there, or another process of the run is gone.
         KeyboardInterrupt: after SIGINT, SIGTERM or SIGUSR1, once the checkpoint is saved.
     """
     try:
-        return _train(config)
+        place = find_place(devices=config.devices, nodes=config.nodes)
+        with standing_at(place):
+            return _train(config, place)
     except OSError as error:
         raise DataError(f"{config.output}: the run cannot be read or written: {error.strerror or error}") from None
 
 
-def _train(config: TrainConfig) -> Path:
-    _refuse_what_cannot_run(config)
+def _train(config: TrainConfig, place: Place) -> Path:
+    refuse_what_cannot_run(config)
     folder = _Folder(config.output)
     saved = latest(folder.checkpoint("last"))
     state = None
@@ -85,11 +89,24 @@ def _train(config: TrainConfig) -> Path:
             _logger.info("%s: finished before, at step %d", config.output, state["progress"].step)
             return config.output
     reader = open_shards(config.shards)
-    batches = num_batches(reader, split="train", config=config.loader)
-    folder.checkpoint("last").parent.mkdir(parents=True, exist_ok=True)
-    with _log_file(folder.run / "log.txt"), _quiet_lightning(), StopFlag().listening() as stop:
-        _Run(config, folder, reader, saved=saved, state=state, batches=batches, stop=stop).go()
+    batches = num_batches(reader, split="train", config=config.loader, world=place.world)
+    if place.leads:
+        folder.checkpoint("last").parent.mkdir(parents=True, exist_ok=True)
+    with _log_file(folder.run / "log.txt", place), quiet_lightning(), StopFlag().listening() as stop:
+        run = _Run(config, folder, reader, place=place, saved=saved, state=state, batches=batches, stop=stop)
+        if place.launched:
+            _end_with(run)
+        run.go()
     return config.output
+
+
+def _end_with(run: "_Run") -> None:
+    """The whole life of a launched process: its command line has nothing to say that the first one's does not."""
+    try:
+        run.go()
+    except KeyboardInterrupt:
+        raise SystemExit(0) from None  # stopped as it was told; any other status would read as a failure
+    raise SystemExit(0)
 
 
 def summary(run: Path) -> dict[str, Any]:
@@ -120,6 +137,7 @@ class _Run:
         folder: _Folder,
         reader: ShardReader,
         *,
+        place: Place,
         saved: Path | None,
         state: dict[str, Any] | None,
         batches: int,
@@ -128,6 +146,8 @@ class _Run:
         self.config = config
         self.folder = folder
         self.reader = reader
+        self.place = place
+        self.processes = Processes()
         self.batches = batches
         self.stop = stop
         self.state = state
@@ -136,8 +156,9 @@ class _Run:
         if state and state["shards"] != self.shards:
             raise DataError(f"{config.shards}: not the shards this run began with; name another output")
         self.model = self._model(saved)
+        share_batch_statistics(self.model, config, place=place)
         self.module = PretrainingModule(self.model, config, step=self.progress.step)
-        if not saved:
+        if not saved and place.leads:
             _write_text(folder.config, dump(config))
 
     def go(self) -> None:
@@ -155,20 +176,24 @@ class _Run:
                          progress.position)  # fmt: skip
         if not reason_to_finish(config, progress):
             self._fit()
-        if self.stop and not reason_to_finish(config, progress):
+        stopped = self.stop and not reason_to_finish(config, progress)
+        if not stopped and self.place.leads:
+            self._finish()
+        self.processes.wait()
+        self.processes.part()
+        if stopped:
             _logger.info("checkpoint saved; the same command continues from step %d", progress.step)
             raise KeyboardInterrupt(self.stop.name)
-        self._finish()
 
     def _fit(self) -> None:
-        config, progress = self.config, self.progress
+        config, progress, place = self.config, self.progress, self.place
         check = None
-        if config.zero_shot.every:
+        if config.zero_shot.every and place.leads:
             check = validate.prepare(self.reader, config.zero_shot, preprocess=config.model.preprocess)
             if check is None:
                 _logger.warning("no zero-shot check: the validation split has no finding with enough studies")
         logbook, wandb = self._logbook()
-        trainer = _trainer(config)
+        trainer = make_trainer(config, self.module, place=place)
         stream = BatchStream(
             reader=self.reader,
             config=config.loader,
@@ -176,6 +201,8 @@ class _Run:
             tokenizer=self.model.tokenizer,
             epoch=progress.epoch,
             position=progress.position,
+            rank=place.rank,
+            world=place.world,
         )
         self.trainer = trainer
         try:
@@ -187,11 +214,13 @@ class _Run:
                     display=display,
                     check=check,
                     stop=self.stop,
+                    processes=self.processes,
                     save=self._save,
                     save_best=self._save_best,
                 )
                 trainer.callbacks.extend([_Restore(self.state), boundary])
-                trainer.fit(self.module, train_dataloaders=stream)
+                with ending_together(trainer.strategy.launcher, place):
+                    trainer.fit(self.module, train_dataloaders=stream)
         finally:
             wandb.finish()
 
@@ -202,21 +231,26 @@ class _Run:
         return build(self.config.model).train()
 
     def _logbook(self) -> tuple[Logbook, WandbLog]:
-        after = self.progress.step
+        after, leads = self.progress.step, self.place.leads
         columns = ("step", "epoch", *self.module.columns, "images_per_s", "zero_shot_auroc")
         run_id = hashlib.sha256(str(self.folder.run.absolute()).encode()).hexdigest()[:12]
         wandb = WandbLog(
-            self.config.wandb, folder=self.folder.run, settings=self.config.model_dump(mode="json"), run_id=run_id
+            self.config.wandb if leads else WandbConfig(mode="disabled"),
+            folder=self.folder.run,
+            settings=self.config.model_dump(mode="json"),
+            run_id=run_id,
         )
         samples = self.folder.run / "samples.parquet" if self.config.record_samples else None
         logbook = Logbook(
-            metrics=MetricsFile(self.folder.metrics, columns, after_step=after),
-            samples=SamplesFile(samples, after_step=after),
+            metrics=MetricsFile(self.folder.metrics if leads else None, columns, after_step=after),
+            samples=SamplesFile(samples, after_step=after, processes=self.processes, leads=leads),
             wandb=wandb,
         )
         return logbook, wandb
 
     def _save(self, progress: Progress) -> None:
+        if not self.place.leads:
+            return
         target = self.folder.checkpoint("last")
         building = target.with_name(f".{target.name}.building")
         checkpoint.save(building, self.model, card=self._card())
@@ -246,7 +280,7 @@ class _Run:
         return {
             "step": progress.step,
             "epochs": round(progress.epoch + progress.position / self.batches, 2),
-            "studies_per_batch": self.config.loader.batch_studies,
+            "studies_per_batch": self.config.loader.batch_studies * self.place.world,
             "training_minutes": round(progress.seconds / 60.0, 1),
             "objective": self.config.objective.kind,
             "zero_shot_check_auroc": None if progress.best is None else round(progress.best, 4),
@@ -270,54 +304,6 @@ class _Restore(pl.Callback):
             trainer.precision_plugin.load_state_dict(self._state["scaler"])
 
 
-def _trainer(config: TrainConfig) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        precision=_precision(config),
-        deterministic="warn" if config.deterministic else None,
-        max_steps=-1,  # `StepBoundary` ends the run
-        max_epochs=-1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        default_root_dir=config.output,
-        # Else Lightning would find Slurm by itself, and requeue and save inside its own signal handler.
-        plugins=[LightningEnvironment()],
-    )
-
-
-def _precision(config: TrainConfig) -> Literal["32", "bf16-mixed", "16-mixed"]:
-    """The precision to run with; announces its choice where it is left to it."""
-    if config.precision != "auto":
-        return config.precision
-    if torch.cuda.is_available() and config.accelerator != "cpu":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    chosen: Literal["32", "bf16-mixed"] = "bf16-mixed" if fast else "32"
-    _logger.info("precision=auto: %s", chosen)
-    return chosen
-
-
-def _refuse_what_cannot_run(config: TrainConfig) -> None:
-    gpu = torch.cuda.is_available() and config.accelerator != "cpu"
-    if config.accelerator == "gpu" and not gpu:
-        raise BackendError("accelerator=gpu: torch sees no GPU here; use accelerator=auto or install a CUDA build")
-    if config.precision == "16-mixed" and not gpu:
-        raise ConfigError("precision=16-mixed needs a GPU; on a CPU use bf16-mixed or 32")
-    if config.devices * config.nodes > 1:
-        raise ConfigError(
-            "devices and nodes: training on several devices is not there yet (each would see only its own negatives, "
-            "a different objective); use devices=1 nodes=1"
-        )
-
-
 def _write_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(text, encoding="utf-8")
@@ -325,8 +311,11 @@ def _write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Sends the package's log lines to a file as well."""
+def _log_file(path: Path, place: Place) -> Iterator[None]:
+    """Sends the package's log lines to a file as well; from the process that leads, since the others are silent."""
+    if not place.leads:
+        yield
+        return
     logger = logging.getLogger("vlp")
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s"))
@@ -338,19 +327,4 @@ def _log_file(path: Path) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         handler.close()
-        logger.setLevel(level)
-
-
-@contextmanager
-def _quiet_lightning() -> Iterator[None]:
-    """Keeps Lightning's hints off the screen: they advise about things this run does by itself."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric")
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            yield
-    finally:
         logger.setLevel(level)

@@ -14,19 +14,25 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 class StopFlag:
-    """Remembers the name of the first stop signal that came."""
+    """Remembers the first stop signal that came."""
 
     def __init__(self) -> None:
-        self.name: str | None = None
+        self.number = 0
+        """Of the signal; 0 while none has come."""
 
     def __bool__(self) -> bool:
-        return self.name is not None
+        return self.number != 0
+
+    @property
+    def name(self) -> str | None:
+        """As SIGTERM; None while none has come."""
+        return signal.Signals(self.number).name if self.number else None
 
     def raise_flag(self, number: int, frame: FrameType | None) -> None:
         """The handler.  A second Ctrl+C is taken at its word and interrupts at once."""
-        if self.name == "SIGINT" and number == signal.SIGINT:
+        if self.number == number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = self.name or signal.Signals(number).name
+        self.number = self.number or number
 
     def attach(self) -> None:
         """Sets the handlers; outside the main thread, where Python allows none, it does nothing."""

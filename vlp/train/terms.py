@@ -1,18 +1,35 @@
 """What is made small: a weighted sum of objectives, each on one kind of text-image or image-image agreement.
 
-Everything here is computed in float32, outside autocast, over whole `[text image]` matrices.
+Everything here is computed in float32, outside autocast, over whole `[text image]` matrices: all ranks' texts against
+this rank's images.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int, Int8, Shaped
-from pydantic import PositiveFloat
+from jaxtyping import Float, Int
+from pydantic import NonNegativeInt, PositiveFloat, model_validator
 from torch import Tensor
 
 from vlp.config import Config
-from vlp.objectives import AnyObjective
-from vlp.tensors import IGNORE, Batch
+from vlp.objectives import Across, AnyObjective, Pairs, SoftTargetsConfig
+from vlp.objectives.positives import (
+    Found,
+    PositivesConfig,
+    TextWeights,
+    agreement,
+    find_positives,
+    own_pairs,
+    shares,
+    text_weights,
+)
+from vlp.tensors import IGNORE, Statements
+from vlp.train.gather import Joined
+
+SHARES = ("collisions", "ignored", "contradictions")
+"""What every step reports of its pairs; see `pair_shares`."""
 
 
 class TermConfig(Config):
@@ -25,6 +42,92 @@ class TermConfig(Config):
     weight: PositiveFloat = 1.0
     temperature: PositiveFloat = 0.07
     """What the cosines are divided by; fixed, since the learned temperature belongs to the scorer."""
+
+    @model_validator(mode="after")
+    def _images_say_nothing(self) -> "TermConfig":
+        if self.on == "image_image" and isinstance(self.objective, SoftTargetsConfig):
+            raise ValueError("soft_targets compares what texts say; on image_image use multi_positive_nce")
+        return self
+
+
+class HardNegativesConfig(Config):
+    """How much a flipped sentence (`loader.flips`) counts as a negative of the images it is untrue of."""
+
+    weight: PositiveFloat = 1.0
+    """How many times such a pair stands in the sums over negatives; an ordinary negative stands once."""
+    ramp_steps: NonNegativeInt = 0
+    """Steps in which the weight grows from 0 in a straight line: first what findings look like, then their polarity
+    and side."""
+
+    def hardness(self, step: int) -> float:
+        """The weight while `step` (counted from 0) is being trained."""
+        return self.weight * (min(step / self.ramp_steps, 1.0) if self.ramp_steps else 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRules:
+    """What decides how the texts and images of a batch belong together."""
+
+    positives: PositivesConfig
+    weights: TextWeights
+    flip_hardness: float | None
+    """Of flipped texts and the images they contradict; None where no text is flipped."""
+    with_agreement: bool
+    """Whether an objective asks for it."""
+
+
+def make_pairs(
+    rules: PairRules,
+    joined: Joined,
+    *,
+    known: Statements,
+    vectors: Float[Tensor, "unique dim"] | None = None,
+) -> tuple[Pairs, Found]:
+    """The pairs of all texts and this rank's images, and what was found of them.
+
+    Args:
+        rules: What decides.
+        joined: The texts and images.
+        known: All that this rank's studies say, as `joined.known_study` numbers them.
+        vectors: Of the distinct sentences, where near duplicates are looked for.
+    """
+    sentence, owner, flipped, study = joined.sentence, joined.owner, joined.flipped, joined.study
+    found = find_positives(
+        rules.positives,
+        said=joined.said,
+        sentence=sentence,
+        flipped=flipped,
+        owner=owner,
+        study=study,
+        known=known,
+        known_study=joined.known_study,
+        vectors=vectors,
+    )
+    hardness = found.hardness
+    if rules.flip_hardness is not None:
+        base = torch.ones_like(found.contradicts, dtype=torch.float32) if hardness is None else hardness
+        hardness = base.masked_fill(found.contradicts & flipped[:, None], rules.flip_hardness)
+    agreeing = agreement(joined.said, sentence, known, joined.known_study, study) if rules.with_agreement else None
+    pairs = Pairs(
+        positives=found.positives,
+        own=own_pairs(owner, study, flipped),
+        weights=text_weights(rules.weights, sentence=sentence, owner=owner, flipped=flipped),
+        hardness=hardness,
+        agreement=agreeing,
+    )
+    return pairs, found
+
+
+def pair_shares(pairs: Pairs, found: Found, joined: Joined, *, across: Across) -> Mapping[str, Float[Tensor, ""]]:
+    """Of all ranks' pairs of different studies, the shares that are no plain negatives; flipped texts left out.
+
+    collisions: positive all the same, what plain CLIP gets wrong; ignored; contradictions: the text says the contrary
+    of what the image's study says.
+    """
+    own = shares(found, pairs.own, flipped=joined.flipped)
+    others = (~pairs.own & ~joined.flipped[:, None]).sum().clamp_min(1).float()
+    counts = across.sum(torch.stack([*(share * others for share in own.values()), others]))
+    return dict(zip(SHARES, (counts[:-1] / counts[-1]).unbind(), strict=True))
 
 
 def pooled_logits(
@@ -39,33 +142,31 @@ def pooled_logits(
 
 
 def view_pairs(
-    images: Float[Tensor, "image dim"], *, study: Int[Tensor, " image"], temperature: float
-) -> tuple[Float[Tensor, "view image"], Int8[Tensor, "view image"]] | None:
-    """Logits and positives between each image that has a sibling and all images; None where no study has two views.
+    everyone: Float[Tensor, "everyone dim"],
+    images: Float[Tensor, "image dim"],
+    *,
+    joined: Joined,
+    temperature: float,
+) -> tuple[Float[Tensor, "view image"], Pairs] | None:
+    """Logits and pairs between each image of any rank that has a sibling and this rank's images.
 
     Positives are the other views of the same study; an image with itself says nothing and is ignored.
+
+    Args:
+        everyone: Unit vectors of all ranks' images.
+        images: Those of this rank's.
+        joined: Whose images they are.
+        temperature: What cosines are divided by.
+
+    Returns:
+        None where no study of any rank has two views.
     """
-    same = study[:, None] == study[None, :]
-    views = torch.nonzero(same.sum(dim=1) > 1).squeeze(1)
+    studies = joined.every_study
+    same = studies[:, None] == joined.study[None, :]
+    views = torch.nonzero((studies[:, None] == studies[None, :]).sum(dim=1) > 1).squeeze(1)
     if views.numel() == 0:
         return None
-    positives = same.to(torch.int8)
-    positives.fill_diagonal_(IGNORE)
-    return (images[views] @ images.T) / temperature, positives[views]
-
-
-def shared_pairs(positives: Shaped[Tensor, "text image"], own: Bool[Tensor, "text image"]) -> Float[Tensor, ""]:
-    """Share of pairs of different studies that count as positive all the same: what plain CLIP gets wrong."""
-    other = ~own
-    return ((positives == 1) & other).sum() / other.sum().clamp(min=1)
-
-
-def own_pairs(batch: Batch) -> Bool[Tensor, "text image"]:
-    """Which texts and images come from the same study."""
-    return batch.owner[:, None] == batch.study[None, :]
-
-
-def distinct_weights(batch: Batch) -> Float[Tensor, " text"]:
-    """1 / (texts of the batch with the identical sentence): every distinct sentence counts once in all."""
-    times = torch.bincount(batch.sentence, minlength=batch.tokens.ids.shape[0])
-    return times[batch.sentence].float().reciprocal()
+    itself = torch.zeros_like(same)
+    itself[joined.first_image :].fill_diagonal_(fill_value=True)
+    positives = same.to(torch.int8).masked_fill_(itself, IGNORE)[views]
+    return (everyone[views] @ images.T) / temperature, Pairs(positives=positives, own=positives == 1)

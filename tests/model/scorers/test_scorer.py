@@ -52,3 +52,14 @@ def test_the_layer_norm_is_shared_by_texts_and_patches():
     image = ImageFeatures(pooled=torch.randn(2, 8), patches=torch.randn(2, 4, 8), grid=(2, 2))
     torch.testing.assert_close(scorer(text, image).similarity, torch.ones(3, 2))
     torch.testing.assert_close(scorer.maps(text, image), torch.ones(3, 2, 2, 2))
+
+
+def test_a_bias_is_added_to_every_logit_and_learned():
+    scorer = CosineConfig(temperature=0.1, bias=-10.0).build(dim=8)
+    text = TextFeatures(pooled=torch.randn(3, 8))
+    image = ImageFeatures(pooled=torch.randn(2, 8), patches=torch.randn(2, 4, 8), grid=(2, 2))
+    scores = scorer(text, image)
+    torch.testing.assert_close(scores.logits, scores.similarity / 0.1 - 10.0)
+    scores.logits.sum().backward()
+    assert scorer.bias.grad.item() == 6.0
+    assert CosineConfig().build(dim=8).bias is None

@@ -25,6 +25,9 @@ class ScorerConfig(Config, ABC):
 
     temperature: InitialTemperature = 0.07
     """What a similarity is divided by to become a logit; learned from here, within [0.005, 1]."""
+    bias: float | None = None
+    """What is added to every logit, learned from here; null for none.  Sigmoid objectives need one (-10 as SigLIP has
+    it): most pairs are negative, and the bias says so from the start."""
     layer_norm: bool = True
     """One learned LayerNorm that texts and patches share before they are brought to unit length, as published."""
 
@@ -57,6 +60,7 @@ class Scorer(nn.Module, ABC):
     def __init__(self, config: ScorerConfig, *, dim: int) -> None:
         super().__init__()
         self.temperature = Temperature(config.temperature)
+        self.bias = None if config.bias is None else nn.Parameter(torch.tensor(config.bias, dtype=torch.float32))
         self.norm: nn.Module = nn.LayerNorm(dim) if config.layer_norm else nn.Identity()
 
     @abstractmethod
@@ -68,10 +72,11 @@ class Scorer(nn.Module, ABC):
         """One unit vector per image, for comparing images with each other and with `embed_texts`."""
 
     def forward(self, text: TextFeatures, image: ImageFeatures) -> Scores:
-        """Similarities, and logits = similarity / temperature, both float32 whatever autocast says."""
+        """Similarities, and logits = similarity / temperature + bias, both float32 whatever autocast says."""
         with torch.autocast(text.pooled.device.type, enabled=False):
             similarity = self.similarity(text, image)
-            return Scores(similarity=similarity, logits=similarity / self.temperature())
+            logits = similarity / self.temperature()
+            return Scores(similarity=similarity, logits=logits if self.bias is None else logits + self.bias)
 
     def embed_texts(self, text: TextFeatures) -> Float[Tensor, "text dim"]:
         """One unit vector per text."""

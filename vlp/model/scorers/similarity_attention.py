@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from vlp.kernels import Implementation, similarity_attention
+from vlp.kernels import Implementation, UnitNorm, similarity_attention
 from vlp.model.align import mean_of_patches
 from vlp.model.scorers.scorer import InitialTemperature, Scorer, ScorerConfig, Temperature
 from vlp.tensors import ImageFeatures, TextFeatures
@@ -43,6 +43,8 @@ class SimilarityAttention(Scorer):
 
     def similarity(self, text: TextFeatures, image: ImageFeatures) -> Float[Tensor, "text image"]:
         """By similarity attention over the patches that are not padding."""
+        if not (len(text.pooled) and len(image.patches)):
+            return text.pooled.new_zeros(len(text.pooled), len(image.patches), dtype=torch.float32)
         patches, padding = self._attended(image)
         tau = self.temperature if self.attention_temperature is None else self.attention_temperature
         return similarity_attention(
@@ -50,6 +52,7 @@ class SimilarityAttention(Scorer):
             patches,
             tau_attention=tau(),
             padding=padding,
+            norm=self._unit_norm(),
             implementation=self._implementation,
         )
 
@@ -66,4 +69,10 @@ class SimilarityAttention(Scorer):
         if self._global_token:
             patches = torch.cat((image.pooled[:, None].to(patches.dtype), patches), dim=1)
             padding = None if padding is None else functional.pad(padding, (1, 0), value=False)
-        return self.unit(patches), padding
+        return patches, padding
+
+    def _unit_norm(self) -> UnitNorm:
+        """`unit`, as the kernel takes it: inside, so that no normed copy of the patches is kept for backward."""
+        if isinstance(self.norm, nn.LayerNorm):
+            return UnitNorm(weight=self.norm.weight, bias=self.norm.bias, eps=self.norm.eps)
+        return UnitNorm()

@@ -65,7 +65,7 @@ class _Made(TorchDispatchMode):
 
 def test_nothing_is_held_past_the_hooks():
     """A kernel that put tensors elsewhere than autograd's own store would be counted too low."""
-    size = Size(images=64, texts=448, patches=196, width=768)
+    size = Size(images=256, texts=1792, patches=196, width=768)
     with FakeTensorMode():
         problem = make_problem(size, dtype=torch.bfloat16, device=torch.device("cpu"), inputs="unit")
         with _Made() as made:

@@ -84,7 +84,7 @@ def test_half_precision_patches_keep_their_type_and_lose_nothing_inside():
     assert gradient.dtype == torch.bfloat16
 
 
-def _kept_bytes(inputs, padding):
+def _kept_bytes(inputs, padding, **options):
     kept = {}
 
     def keep(tensor):
@@ -92,14 +92,39 @@ def _kept_bytes(inputs, padding):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        _similarity(inputs, padding)
+        _similarity(inputs, padding, **options)
     return sum(kept.values())
 
 
 def test_what_is_kept_are_the_inputs_and_three_numbers_a_pair():
     inputs, padding = _problem(torch.float32)
     given = sum(value.numel() * value.element_size() for value in (*inputs.values(), padding))
-    assert _kept_bytes(inputs, padding) == given + 3 * 4 * 9 * 4
+    assert _kept_bytes(inputs, padding, budget_bytes=100) == given + 3 * 4 * 9 * 4
+
+
+def test_a_small_problem_keeps_its_scores_as_well_and_gets_the_same_gradients():
+    inputs, padding = _problem(torch.float32)
+    assert _kept_bytes(inputs, padding) - _kept_bytes(inputs, padding, budget_bytes=100) == 4 * 4 * 9 * 7
+    for texts in (9, 40):  # the second goes by the Gram matrix
+        wide = inputs | {"text": functional.normalize(torch.randn(texts, 6), dim=-1).requires_grad_()}
+        weights = torch.randn(texts, 4)
+        small, large = (
+            torch.autograd.grad(
+                (_similarity(wide, padding, implementation="chunked", budget_bytes=budget) * weights).sum(),
+                list(wide.values()),
+                retain_graph=True,
+            )
+            for budget in (2**20, 2000)
+        )
+        for a, b in zip(small, large, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_backward_can_be_run_twice():
+    inputs, padding = _problem()
+    total = _similarity(inputs, padding).sum()
+    first, second = (torch.autograd.grad(total, list(inputs.values()), retain_graph=True) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
 def test_it_compiles_into_one_graph():
@@ -133,4 +158,4 @@ def test_a_fake_has_the_shape_of_the_real():
 def test_the_operator_obeys_the_rules_of_operators():
     inputs, padding = _problem()
     arguments = (inputs["text"], inputs["patches"], inputs["tau"], padding, inputs["weight"], inputs["bias"])
-    torch.library.opcheck(torch.ops.vlp.similarity_attention.default, (*arguments, 1e-5, True, "chunked", 10_000))
+    torch.library.opcheck(torch.ops.vlp.similarity_attention.default, (*arguments, 1e-5, True, "chunked", 10_000, True))

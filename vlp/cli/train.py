@@ -23,12 +23,16 @@ def train(
 
     Example: vlp train configs/train/demo.yaml max_minutes=2
     """
+    from vlp import log
     from vlp.config import load
     from vlp.train.config import TrainConfig
     from vlp.train.run import summary
     from vlp.train.run import train as train_run
 
-    facts = summary(train_run(load(TrainConfig, path, overrides or [])))
+    run = train_run(load(TrainConfig, path, overrides or []))
+    if log.rank() != 0:
+        return  # one process of a group answers
+    facts = summary(run)
     if json_:
         print_json(facts)
     else:

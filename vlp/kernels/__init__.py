@@ -73,8 +73,10 @@ def similarity_attention(
                 on_cpu = text.device.type == "cpu"
                 budget_bytes = chunked.CPU_BUDGET_BYTES if on_cpu else chunked.DEVICE_BUDGET_BYTES
             weight, bias, eps = (None, None, 0.0) if norm is None else (norm.weight, norm.bias, norm.eps)
-            similarity, _, _ = operator.similarity_attention(
-                text, patches, tau, padding, weight, bias, eps, norm is not None, chosen, budget_bytes
+            learns = (value for value in (text, patches, tau, weight, bias) if value is not None)
+            keep = torch.is_grad_enabled() and any(value.requires_grad for value in learns)
+            similarity, *_ = operator.similarity_attention(
+                text, patches, tau, padding, weight, bias, eps, norm is not None, chosen, budget_bytes, keep
             )
     if _can_look(similarity) and not bool(similarity.isfinite().all()):
         raise ValueError(_what_is_broken(text, patches, padding, norm))

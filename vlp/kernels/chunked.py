@@ -1,7 +1,8 @@
 """Similarity attention tile by tile in plain torch, on any device.  Nothing of the size text x image x patch is held.
 
 A tile is some texts x some images x (for very long grids) some patches.  Forward keeps l, |m| and the log-sum-exp of
-the scores; backward recomputes a tile and uses the derived gradient.  With m^ = m/|m|, g = (t - l m^)/|m|:
+the scores; backward recomputes a tile (a small problem keeps its scores as well, see `Kept`) and uses the derived
+gradient.  With m^ = m/|m|, g = (t - l m^)/|m|:
 
     w_k = a_k <g, v_k>,  dl/dt = m^ + beta sum_k w_k v_k,  dl/dv_k = a_k g + beta w_k t,  dl/dbeta = sum_k w_k c_k
 
@@ -26,6 +27,10 @@ CPU_BUDGET_BYTES = 16 * 2**20
 
 DEVICE_BUDGET_BYTES = 512 * 2**20
 """Working memory of a tile on an accelerator, where a tile must be large enough to fill it."""
+
+KEPT_PER_BUDGET = 3
+"""A problem whose scores take no more than so many budgets keeps them for backward: it is too small to be worth
+computing anything twice."""
 
 _NOWHERE = -1e30
 """Score of a patch that the softmax leaves out; finite, so that nothing times it is nothing."""
@@ -64,6 +69,26 @@ def tiling(*, texts: int, images: int, patches: int, dim: int, bytes_per_number:
     return Tiling(images=tile_images, texts=tile_texts, patches=tile_patches, gram=gram)
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What a small problem keeps between forward and backward: Z of some images, and G where it is used."""
+
+    scores: Float[Tensor, "image text patch"]
+    gram: Float[Tensor, "image patch patch"]
+
+
+def kept_shapes(
+    *, texts: int, images: int, patches: int, dim: int, bytes_per_number: int, budget_bytes: int
+) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    """Shapes of `Kept` for a problem: without images where it is too large to keep anything."""
+    size = {"texts": texts, "images": images, "patches": patches, "dim": dim, "bytes_per_number": bytes_per_number}
+    tile = tiling(**size, budget_bytes=budget_bytes)
+    gram = patches if tile.gram else 0
+    numbers = images * patches * (texts + gram)
+    kept = images if tile.patches == patches and bytes_per_number * numbers <= KEPT_PER_BUDGET * budget_bytes else 0
+    return (kept, texts, patches), (kept, gram, gram)
+
+
 class Tiles:
     """The backend of `operator` in plain torch, with the workspace of one call."""
 
@@ -78,11 +103,20 @@ class Tiles:
         self._space = Workspace(text)
 
     def forward(
-        self, patches: Float[Tensor, "image patch dim"], nowhere: Bool[Tensor, "image patch"] | None
+        self,
+        patches: Float[Tensor, "image patch dim"],
+        nowhere: Bool[Tensor, "image patch"] | None,
+        kept: Kept | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(similarity, length, lse), each [text image], of one span of images."""
-        G = self._gram(patches)
-        parts = [self._forward(texts, patches, nowhere, G) for texts in spans(len(self._text), self._tile.texts)]
+        """(similarity, length, lse), each [text image], of one span of images; fills `kept` where it is given."""
+        span = _Span(patches, nowhere, self._gram(patches))
+        if kept is not None and span.G is not None:
+            kept.gram.copy_(span.G)
+        parts = []
+        for texts in spans(len(self._text), self._tile.texts):
+            parts.append(self._forward(texts, span))
+            if kept is not None:
+                kept.scores[:, texts] = self._space.take("Z", kept.scores[:, texts].shape)
         similarity, length, lse = (torch.cat(part, dim=1).T for part in zip(*parts, strict=True))
         return similarity, length, lse
 
@@ -91,6 +125,7 @@ class Tiles:
         patches: Float[Tensor, "image patch dim"],
         nowhere: Bool[Tensor, "image patch"] | None,
         here: tuple[Tensor, Tensor, Tensor, Tensor],
+        kept: Kept | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of texts, of these patches, and of beta.  `here`: similarity, length, lse, gradient [text image].
 
@@ -99,23 +134,25 @@ class Tiles:
         d_text = torch.zeros_like(self._text)
         d_patches = self._space.take("dV", patches.shape).zero_()
         d_beta = torch.zeros_like(self._beta)
-        G = self._gram(patches)
+        if kept is None:
+            span = _Span(patches, nowhere, self._gram(patches))
+        else:
+            span = _Span(patches, nowhere, kept.gram if self._tile.gram else None, kept.scores)
         for texts in spans(len(self._text), self._tile.texts):
             columns = tuple(value[texts].T.contiguous().unsqueeze(-1) for value in here)
-            d_beta += self._backward(texts, patches, nowhere, G, columns, d_text[texts], d_patches)
+            d_beta += self._backward(texts, span, columns, d_text[texts], d_patches)
         return d_text, d_patches, d_beta
 
-    def _forward(
-        self, texts: slice, V: Tensor, nowhere: Tensor | None, G: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, texts: slice, span: "_Span") -> tuple[Tensor, Tensor, Tensor]:
         """Online softmax over the pieces of a grid (Milakov & Gimelshein 2018); most grids are one piece."""
+        V, G = span.V, span.G
         shape = (len(V), texts.stop - texts.start)
         largest = V.new_full((*shape, 1), -torch.inf)
         total, weighted = V.new_zeros((*shape, 1)), V.new_zeros((*shape, 1))
         M = self._space.take("M", (*shape, V.shape[-1])).zero_()
         square = None
         for piece in self._pieces(V):
-            Z = self._scores(texts, V[:, piece], piece, nowhere)
+            Z = self._scores(texts, span, piece)
             before, largest = largest, torch.maximum(largest, Z.amax(dim=-1, keepdim=True))
             shrink = (before - largest).exp_()
             A = torch.sub(Z, largest, out=self._space.take("A", Z.shape)).exp_()
@@ -126,22 +163,12 @@ class Tiles:
             else:
                 square = torch.linalg.vecdot(torch.bmm(A, G, out=self._space.take("Q", A.shape)), A).unsqueeze(-1)
         square = M.square_().sum(dim=-1, keepdim=True) if square is None else square
-        length = (
-            (square / total.square()).masked_fill_(square <= smallest_square(V.dtype) * total.square(), 0.0).sqrt_()
-        )
+        vanishes = square <= smallest_square(V.dtype) * total.square()
+        length = (square / total.square()).masked_fill_(vanishes, 0.0).sqrt_()
         similarity = weighted / (total * self._beta) * reciprocal(length)
         return similarity.squeeze(-1), length.squeeze(-1), (largest + total.log()).squeeze(-1)
 
-    def _backward(
-        self,
-        texts: slice,
-        V: Tensor,
-        nowhere: Tensor | None,
-        G: Tensor | None,
-        columns: tuple[Tensor, ...],
-        d_T: Tensor,
-        d_V: Tensor,
-    ) -> Tensor:
+    def _backward(self, texts: slice, span: "_Span", columns: tuple[Tensor, ...], d_T: Tensor, d_V: Tensor) -> Tensor:
         """Adds to `d_T` and `d_V`, returns dL/dbeta.
 
         With q_k = <m, v_k> and y_k = beta (c_k - l r q_k):  beta u w_k = u r a_k y_k.  What multiplies v_k in dL/dt
@@ -150,11 +177,11 @@ class Tiles:
         """
         similarity, length, lse, u = columns
         r = reciprocal(length)
-        T, beta = self._text[texts], self._beta
+        V, G, T, beta = span.V, span.G, self._text[texts], self._beta
         u_r, l_r = u * r, similarity * r
         pieces = list(self._pieces(V))
         if G is None:
-            M = self._attended(texts, V, nowhere, lse, pieces)
+            M = self._attended(texts, span, lse, pieces)
             scaled_M = torch.mul(M, beta * l_r, out=self._space.take("scaled M", M.shape))
             rest_M = M.mul_(u_r * l_r)
         d_beta = torch.zeros_like(beta)
@@ -162,7 +189,7 @@ class Tiles:
             part = V[:, piece]
             Z, A = (self._space.take(name, (len(V), len(T), part.shape[1])) for name in ("Z", "A"))
             if G is not None or len(pieces) > 1:  # else `_attended` has left them in the workspace
-                self._attend(texts, part, piece, nowhere, lse)
+                self._attend(texts, span, piece, lse)
             Q = self._space.take("Q", Z.shape)
             if G is None:
                 torch.sub(Z, torch.bmm(scaled_M, part.mT, out=Q), out=Q)
@@ -183,24 +210,25 @@ class Tiles:
                 d_V.baddbmm_(torch.bmm(F.mT, A, out=self._space.take("H", G.shape)), V, alpha=-1)
         return d_beta / beta.square()
 
-    def _attended(self, texts: slice, V: Tensor, nowhere: Tensor | None, lse: Tensor, pieces: list[slice]) -> Tensor:
+    def _attended(self, texts: slice, span: "_Span", lse: Tensor, pieces: list[slice]) -> Tensor:
         """The attended vectors of a tile, recomputed."""
-        M = self._space.take("M", (len(V), texts.stop - texts.start, V.shape[-1])).zero_()
+        M = self._space.take("M", (len(span.V), texts.stop - texts.start, span.V.shape[-1])).zero_()
         for piece in pieces:
-            part = V[:, piece]
-            M.baddbmm_(self._attend(texts, part, piece, nowhere, lse), part)
+            M.baddbmm_(self._attend(texts, span, piece, lse), span.V[:, piece])
         return M
 
-    def _attend(self, texts: slice, part: Tensor, piece: slice, nowhere: Tensor | None, lse: Tensor) -> Tensor:
+    def _attend(self, texts: slice, span: "_Span", piece: slice, lse: Tensor) -> Tensor:
         """Attention from known normalisers; leaves scores and attention in the workspace."""
-        Z = self._scores(texts, part, piece, nowhere)
+        Z = self._scores(texts, span, piece)
         return torch.sub(Z, lse, out=self._space.take("A", Z.shape)).exp_()
 
-    def _scores(self, texts: slice, part: Tensor, piece: slice, nowhere: Tensor | None) -> Tensor:
-        T = self._scaled[texts]
+    def _scores(self, texts: slice, span: "_Span", piece: slice) -> Tensor:
+        part, T = span.V[:, piece], self._scaled[texts]
         Z = self._space.take("Z", (len(part), len(T), part.shape[1]))
+        if span.scores is not None:
+            return Z.copy_(span.scores[:, texts])
         torch.bmm(T.expand(len(part), -1, -1), part.mT, out=Z)
-        return Z if nowhere is None else Z.masked_fill_(nowhere[:, None, piece], _NOWHERE)
+        return Z if span.nowhere is None else Z.masked_fill_(span.nowhere[:, None, piece], _NOWHERE)
 
     def _gram(self, V: Tensor) -> Tensor | None:
         if not self._tile.gram:
@@ -209,6 +237,16 @@ class Tiles:
 
     def _pieces(self, V: Tensor) -> Iterator[slice]:
         return spans(V.shape[1], self._tile.patches)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Some images: their vectors, what the softmax leaves out, their Gram matrices, and scores that are known."""
+
+    V: Tensor
+    nowhere: Tensor | None
+    G: Tensor | None
+    scores: Tensor | None = None
 
 
 def reciprocal(length: Tensor) -> Tensor:

@@ -120,13 +120,17 @@ class Programs:
         self._beta = beta.to(torch.float32)
 
     def forward(
-        self, patches: Float[Tensor, "image patch dim"], nowhere: Bool[Tensor, "image patch"] | None
+        self,
+        patches: Float[Tensor, "image patch dim"],
+        nowhere: Bool[Tensor, "image patch"] | None,
+        kept: None = None,
     ) -> tuple[Float[Tensor, "text image"], Float[Tensor, "text image"], Float[Tensor, "text image"]]:
         """(similarity, |m|, log-sum-exp of beta c) of one span of images, in float32; |m| is 0 where it vanishes.
 
         Args:
             patches: Unit vectors, zero where they are padding.
             nowhere: True where the softmax leaves a patch out (never all of an image).
+            kept: Nothing is kept: a card computes scores anew as fast as it fetches them.
         """
         span = _Span(self._T, patches, nowhere, self._beta)
         A, peak, total, mean = span.attend_online()
@@ -143,6 +147,7 @@ class Programs:
         patches: Float[Tensor, "image patch dim"],
         nowhere: Bool[Tensor, "image patch"] | None,
         here: tuple[Tensor, Tensor, Tensor, Tensor],
+        kept: None = None,
     ) -> tuple[Float[Tensor, "text dim"], Float[Tensor, "image patch dim"], Float[Tensor, ""]]:
         """Gradients of texts, of these patches and of beta, in float32.
 
@@ -152,6 +157,7 @@ class Programs:
             patches: As in `forward`.
             nowhere: As in `forward`.
             here: Similarity, length and log-sum-exp that `forward` returned, and the incoming gradient [text image].
+            kept: As in `forward`.
         """
         span = _Span(self._T, patches, nowhere, self._beta)
         similarity, length, lse, gradient = (value.T.float().contiguous() for value in here)

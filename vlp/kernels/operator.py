@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vlp.kernels import chunked, unit
+from vlp.kernels.chunked import Kept
 from vlp.kernels.reference import attended_nowhere
 from vlp.kernels.unit import UnitNorm
 from vlp.kernels.workspace import Workspace, spans
@@ -24,11 +25,11 @@ class Backend(Protocol):
     dtype: torch.dtype
     """Of the patch vectors it takes."""
 
-    def forward(self, patches: Tensor, nowhere: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """(similarity, length, lse), each [text image]."""
+    def forward(self, patches: Tensor, nowhere: Tensor | None, kept: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """(similarity, length, lse), each [text image]; fills `kept`, which only "chunked" is given."""
 
     def backward(
-        self, patches: Tensor, nowhere: Tensor | None, here: tuple[Tensor, Tensor, Tensor, Tensor]
+        self, patches: Tensor, nowhere: Tensor | None, here: tuple[Tensor, Tensor, Tensor, Tensor], kept: Any
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of texts, patches and beta; `here` is similarity, length, lse and incoming gradient."""
 
@@ -45,16 +46,23 @@ def similarity_attention(
     norm: bool,
     backend: str,
     budget_bytes: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(similarity, |m|, log-sum-exp of the scores), each [text image]; only the first is differentiable."""
+    keep: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(similarity, |m|, log-sum-exp of the scores), each [text image], and what a small problem keeps if `keep`.
+
+    Only the first is differentiable.
+    """
     text = text.to(accumulated(text))
     results = tuple(text.new_empty(text.shape[0], patches.shape[0]) for _ in range(3))
+    scores, gram = _kept(text, patches, backend, budget_bytes, keep=keep)
     with torch.autocast(text.device.type, enabled=False):
         working = _backend(backend, text, patches, tau, budget_bytes)
         for span in _walk(working, text, patches, padding, _norm(text, weight, bias, eps) if norm else None):
-            for result, part in zip(results, working.forward(span.vectors, span.nowhere), strict=True):
+            parts = working.forward(span.vectors, span.nowhere, _kept_of(span.images, scores, gram))
+            for result, part in zip(results, parts, strict=True):
                 result[:, span.images] = part
-    return results  # type: ignore[return-value]
+    similarity, length, lse = results
+    return similarity, length, lse, scores, gram
 
 
 @torch.library.custom_op("vlp::similarity_attention_backward", mutates_args=())
@@ -69,10 +77,13 @@ def _backward(
     similarity: Tensor,
     length: Tensor,
     lse: Tensor,
+    scores: Tensor,
+    gram: Tensor,
     eps: float,
     norm: bool,
     backend: str,
     budget_bytes: int,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of text, patches, tau, weight and bias (the last two empty where there is no LayerNorm)."""
     kind, text = text.dtype, text.to(accumulated(text))
@@ -84,7 +95,10 @@ def _backward(
         for span in _walk(working, text, patches, padding, unit_norm):
             similarity_, length_, lse_, gradient_ = (x[:, span.images] for x in (similarity, length, lse, gradient))
             part_text, part, part_beta = working.backward(
-                span.vectors, span.nowhere, (similarity_, length_, lse_, gradient_)
+                span.vectors,
+                span.nowhere,
+                (similarity_, length_, lse_, gradient_),
+                _kept_of(span.images, scores, gram),
             )
             d_text += part_text
             d_beta += part_beta
@@ -98,10 +112,11 @@ def _backward(
 
 
 @similarity_attention.register_fake
-def _(text: Tensor, patches: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    shape, kind = (text.shape[0], patches.shape[0]), accumulated(text)
-    similarity, length, lse = (text.new_empty(shape, dtype=kind) for _ in range(3))
-    return similarity, length, lse
+def _(text: Tensor, patches: Tensor, tau: Tensor, padding: Tensor | None, weight: Tensor | None, bias: Tensor | None,
+      eps: float, norm: bool, backend: str, budget_bytes: int, keep: bool) -> tuple[Tensor, ...]:  # fmt: skip
+    wide = text.new_empty(text.shape, dtype=accumulated(text))
+    results = (wide.new_empty(text.shape[0], patches.shape[0]) for _ in range(3))
+    return (*results, *_kept(wide, patches, backend, budget_bytes, keep=keep))
 
 
 @_backward.register_fake
@@ -111,14 +126,14 @@ def _(gradient: Tensor, text: Tensor, patches: Tensor, tau: Tensor, padding: Ten
             _zeros(weight, text), _zeros(bias, text))  # fmt: skip
 
 
-def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     text, patches, tau, padding, weight, bias, *ctx.settings = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(text, patches, tau, padding, weight, bias, *output)
 
 
 def _differentiate(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
-    nothing = (None,) * 10
+    nothing = (None,) * 11
     if gradient is None:
         return nothing
     text, patches, tau, padding, weight, bias, *results = ctx.saved_tensors
@@ -126,7 +141,7 @@ def _differentiate(ctx: Any, gradient: Tensor | None, *_: Tensor | None) -> tupl
         gradient, text, patches, tau, padding, weight, bias, *results, *ctx.settings
     )
     norms = (None if weight is None else d_weight, None if bias is None else d_bias)
-    return d_text, d_patches, d_tau, None, *norms, None, None, None, None
+    return d_text, d_patches, d_tau, None, *norms, None, None, None, None, None
 
 
 similarity_attention.register_autograd(_differentiate, setup_context=_save)
@@ -145,20 +160,31 @@ def _norm(text: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) 
     )
 
 
-def _backend(name: str, text: Tensor, patches: Tensor, tau: Tensor, budget_bytes: int) -> Backend:
+def _kept(text: Tensor, patches: Tensor, backend: str, budget_bytes: int, *, keep: bool) -> tuple[Tensor, Tensor]:
+    """Room for what is kept between forward and backward; empty where nothing is."""
+    if not (keep and backend == "chunked"):
+        return text.new_empty(0), text.new_empty(0)
+    scores, gram = chunked.kept_shapes(**_size(text, patches), budget_bytes=budget_bytes)
+    return text.new_empty(scores), text.new_empty(gram)
+
+
+def _kept_of(images: slice, scores: Tensor, gram: Tensor) -> Kept | None:
+    return Kept(scores[images], gram[images]) if scores.numel() else None
+
+
+def _size(text: Tensor, patches: Tensor) -> dict[str, int]:
     images, grid, dim = patches.shape
+    return {"texts": text.shape[0], "images": images, "patches": grid, "dim": dim, "bytes_per_number": text.itemsize}
+
+
+def _backend(name: str, text: Tensor, patches: Tensor, tau: Tensor, budget_bytes: int) -> Backend:
     if name == "fused":
         from vlp.kernels import fused
 
-        return fused.Programs(text, tau.reciprocal(), patches=grid, dtype=patches.dtype, budget_bytes=budget_bytes)
-    tile = chunked.tiling(
-        texts=text.shape[0],
-        images=images,
-        patches=grid,
-        dim=dim,
-        bytes_per_number=text.element_size(),
-        budget_bytes=budget_bytes,
-    )
+        return fused.Programs(
+            text, tau.reciprocal(), patches=patches.shape[1], dtype=patches.dtype, budget_bytes=budget_bytes
+        )
+    tile = chunked.tiling(**_size(text, patches), budget_bytes=budget_bytes)
     return chunked.Tiles(text, tau.reciprocal(), tile)
 
 

@@ -91,6 +91,8 @@ class Scorer(nn.Module, ABC):
         return flat.unflatten(2, image.grid)
 
     def unit(self, vectors: Float[Tensor, "*shape dim"]) -> Float[Tensor, "*shape dim"]:
-        """The vectors normed as texts and patches are, and brought to unit length, in float32."""
+        """The vectors normed as texts and patches are, and brought to unit length, in float32 (float64 stays)."""
         with torch.autocast(vectors.device.type, enabled=False):
-            return functional.normalize(self.norm(vectors.float()), dim=-1)
+            return functional.normalize(
+                self.norm(vectors if vectors.dtype == torch.float64 else vectors.float()), dim=-1
+            )

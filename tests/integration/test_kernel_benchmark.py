@@ -14,6 +14,7 @@ from benchmarks.meter import Meter
 from benchmarks.training_step import Watch
 from benchmarks.turns import Contender, GoneError
 from benchmarks.variants import Size, count_flops, forward_backward, make_problem, similarity
+from vlp.kernels import chunked
 from vlp.tensors import ImageFeatures, TextFeatures
 
 CPU = torch.device("cpu")
@@ -67,14 +68,17 @@ def test_the_published_loss_of_identical_reports_has_a_floor(copies):
     )
 
 
-def test_products_are_counted_inside_our_operator_too():
+@pytest.mark.parametrize(("budgets_kept", "products"), [(3, 7.0), (0, 8.0)], ids=["small", "large"])
+def test_products_are_counted_inside_our_operator_too(monkeypatch, budgets_kept, products):
+    """A problem too large to keep its scores makes them twice."""
+    monkeypatch.setattr(chunked, "KEPT_PER_BUDGET", budgets_kept)
     through_m = Size(images=3, texts=4, patches=20, width=6)
     counted = {}
     for variant in ("published", "chunked"):
         problem = make_problem(through_m, dtype=torch.float32, device=CPU, inputs="unit")
         counted[variant] = count_flops(lambda v=variant, p=problem: forward_backward(v, p)) / through_m.product_flops
     assert counted["published"] == 6.0
-    assert counted["chunked"] == pytest.approx(8.0, abs=0.01)
+    assert counted["chunked"] == pytest.approx(products, abs=0.01)
 
 
 def test_a_size_is_read_as_it_is_written():

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from vlp.cli.ingest import flow, flow_rows
 from vlp.cli.main import app, main
 from vlp.data import open_shards
 
@@ -84,7 +85,59 @@ def test_bad_archives_end_with_one_line_and_status_2(recipe, monkeypatch, capsys
     assert sorted(path.name for path in recipe.parent.iterdir()) == ["archive", "recipe.yaml"]
 
 
-@pytest.mark.parametrize("override", ["sauce=1", "source.pathh=1", "samples_per_shard=0", "splits.train=2.0"])
+def test_it_says_what_became_of_every_study(recipe):
+    (recipe.parent / "archive" / "1.png").write_bytes(b"")
+    result = CliRunner().invoke(app, ["ingest", str(recipe), "error_budget=0.5"])
+    assert result.exit_code == 0, result.output
+    assert f"{recipe.parent}/shards/quarantine.jsonl" in result.output.replace("\n", "")
+    table = [line.split() for line in result.output.splitlines()]
+    facts = json.loads(CliRunner().invoke(app, ["ingest", str(recipe), "error_budget=0.5", "--json"]).stdout)
+    (code,) = facts["faults"]
+    for row in (["read", "│", "│", "3"], ["refused", "│", code, "│", "1"], ["written", "│", "│", "2"]):
+        assert ["│", *row, "│"] in table
+    assert facts["flow"] == {"read": 3, "refused": {code: 1}, "left_out": {}, "written": 2}
+    assert facts["quarantine"] == str(recipe.parent / "shards" / "quarantine.jsonl")
+
+
+def test_the_flow_of_shards_that_nobody_counted_still_adds_up(recipe):
+    CliRunner().invoke(app, ["ingest", str(recipe)])
+    manifest = open_shards(recipe.parent / "shards").manifest
+    older = manifest.model_copy(update={"read": None, "faults": {"bad": 2, "worse": 3}, "left_out": {"excluded": 1}})
+    assert flow(older) == {"read": 9, "refused": {"bad": 2, "worse": 3}, "left_out": {"excluded": 1}, "written": 3}
+    assert flow_rows(older) == [
+        ("read", "", 9),
+        ("refused", "worse", 3),
+        ("refused", "bad", 2),
+        ("left out", "excluded", 1),
+        ("written", "", 3),
+    ]
+
+
+def test_parts_and_merge(recipe):
+    for number in (1, 2):
+        result = CliRunner().invoke(app, ["ingest", str(recipe), f"part={number}/2"])
+        assert result.exit_code == 0, result.output
+        assert f"part {number}/2 is done" in result.output
+        assert "merge=2" in result.output
+    result = CliRunner().invoke(app, ["ingest", str(recipe), "merge=2"])
+    assert result.exit_code == 0, result.output
+    assert len(open_shards(recipe.parent / "shards")) == 3
+    assert "vlp shards preview" in result.output
+
+
+def test_a_url_as_output(recipe, tmp_path):
+    url = f"file://{tmp_path}/bucket/shards"
+    arguments = ["ingest", str(recipe), f"staging={tmp_path / 'staging'}", "--output", url]
+    result = CliRunner().invoke(app, [*arguments, "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["folder"] == url
+    assert len(open_shards(tmp_path / "bucket" / "shards")) == 3
+    assert "vlp shards preview" not in CliRunner().invoke(app, arguments).stdout
+
+
+@pytest.mark.parametrize(
+    "override", ["sauce=1", "source.pathh=1", "samples_per_shard=0", "splits.train=2.0", "part=5/4", "merge=0"]
+)
 def test_unknown_and_impossible_settings(recipe, monkeypatch, capsys, override):
     status, stderr = _main(monkeypatch, capsys, "ingest", recipe, override)
     assert status == 2

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from vlp.data.manifest import Manifest, Shard, is_shard_folder, read_manifest, write_manifest
+from vlp.data.manifest import Manifest, Shard, is_shard_folder, read_manifest, write_manifest, write_whole
 from vlp.errors import DataError
 
 
@@ -51,3 +51,25 @@ def test_anything_else_is_refused(tmp_path, content):
 def test_our_folders_are_known_as_ours(shards):
     assert is_shard_folder(shards)
     assert isinstance(read_manifest(shards), Manifest)
+
+
+def test_what_was_read_is_written_refused_or_left_out(reader):
+    manifest = reader.manifest
+    assert manifest.adds_up()  # nobody counted what was read
+    counted = {"read": 17, "faults": {"unreadable_image": 1}, "left_out": {"excluded": 2}}
+    assert manifest.model_copy(update=counted).adds_up()
+    assert not manifest.model_copy(update=counted | {"read": 18}).adds_up()
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    (tmp_path / "f").write_bytes(b"before")
+    write_whole(tmp_path / "f", b"after")
+    assert (tmp_path / "f").read_bytes() == b"after"
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_whole(tmp_path / "f", b"never")
+    assert (tmp_path / "f").read_bytes() == b"after"

@@ -1,4 +1,5 @@
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -71,6 +72,70 @@ def test_other_content_is_refused_in_one_line(content):
     with pytest.raises(DataError, match=r"^train-0: not a sample of schema version 1") as caught:
         SampleJson.parse(content, where="train-0")
     assert "\n" not in str(caught.value)
+
+
+def _sample_json(make_study) -> dict:
+    return json.loads(SampleJson.from_study(make_study(1).study, key="k", image_format="jpg").model_dump_json())
+
+
+def _mask(**changes) -> dict:
+    mask = {"kind": "mask", "rows": 4, "columns": 4, "counts": [10, 6]} | changes
+    return {"finding": "mass", "image": "i", "geometry": mask}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"key": "a.b"}, "key: String should match"),
+        ({"key": "../k"}, "key: String should match"),
+        ({"person": {"id": "p", "age": float("nan")}}, r"person\.age: Input should be a finite number"),
+        ({"person": {"id": "p", "age": 10**400}}, "person.age"),
+        ({"regions": [{"finding": "f", "image": "i", "geometry": {"kind": "point", "point": [1e999, 0]}}]}, "finite"),
+        ({"regions": [_mask(counts=[10**18])]}, "do not cover"),
+        ({"regions": [_mask(counts=[10, 5])]}, "do not cover"),
+        ({"regions": [_mask(rows=10**9, columns=10**9, counts=[10**18])]}, "million pixels"),
+        ({"regions": [_mask(counts=[-1, 17])]}, "greater than or equal to 0"),
+        ({"labels": {"\x1b[2J\n": "perhaps"}}, r"labels\.\\x1b\[2J\\n"),
+        ({"study": None}, "study"),
+    ],
+)
+def test_hostile_descriptions_are_refused_in_one_line(make_study, change, said):
+    content = json.dumps(_sample_json(make_study) | change).encode()
+    with pytest.raises(DataError, match=said) as caught:
+        SampleJson.parse(content, where="here")
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "content", [b"[" * 10**6, b'{"a":' * 10**5, b'{"study":' + b"1" * 10**5 + b"}", b"\xff" * 9, b"NaN"]
+)
+def test_json_made_to_break_a_parser(content):
+    with pytest.raises(DataError, match="not a sample"):
+        SampleJson.parse(content, where="here")
+
+
+@given(data=st.data())
+def test_mutated_descriptions_are_samples_or_refused(data):
+    from tests.data.conftest import make_study
+
+    content = bytearray(json.dumps(_sample_json(make_study)).encode())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + 1] = data.draw(st.sampled_from([b"9" * 30, b"NaN", b"[", b'"', b"\0", b"e", b"-"]))
+    with suppress(DataError):
+        for region in SampleJson.parse(bytes(content), where="here").to_study("text").regions:
+            if region.kind == "mask":
+                region.geometry.decode()
+
+
+def test_what_no_shard_can_hold_is_one_plain_error(make_study):
+    study = make_study(1).study
+    old = replace(study, person=replace(study.person, age=float("nan")))
+    mask = replace(study.regions[2], geometry=Mask(rows=4, columns=4, counts=(3,)))
+    for bad, said in ((old, "person.age"), (replace(study, regions=(mask,)), "do not cover")):
+        with pytest.raises(DataError, match="cannot be put into a shard") as caught:
+            SampleJson.from_study(bad, key="k", image_format="jpg")
+        assert said in str(caught.value) or "age" in str(caught.value)
 
 
 def test_a_study_without_a_split_is_refused(make_study):

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from vlp.data.manifest import read_manifest, write_manifest
 from vlp.data.validate import check
+from vlp.data.writer import ShardWriter
 from vlp.errors import DataError
 
 
@@ -55,7 +57,7 @@ def test_one_flipped_bit_is_noticed(copy):
     content = bytearray(tar.read_bytes())
     content[-1] ^= 1  # in the padding, where no member lies
     tar.write_bytes(content)
-    assert _codes(copy) == {"sha256"}
+    assert _codes(copy) == {"sha256", "not_a_tar"}
 
 
 def test_a_damaged_image_names_its_study(copy):
@@ -88,10 +90,69 @@ def test_members_added_doubled_linked(copy):
             header = tarfile.TarInfo(extra)
             header.type = kind
             tar.addfile(header, io.BytesIO(b""))
-    faults = [fault for fault in check(copy) if fault.shard == path.name]
-    assert {"member_twice", "unknown_member"} <= {fault.code for fault in faults}
-    assert any("evil.pkl" in fault.message for fault in faults)
-    assert any("../link is not a plain file" in fault.message for fault in faults)
+    found = {fault.code: fault.message for fault in check(copy) if fault.shard == path.name}
+    assert found.keys() == {"sha256", "size", "member_twice", "unknown_member", "pickled_member", "not_a_file"} - (
+        set() if "size" in found else {"size"}  # the padding may have had room
+    )
+    assert "evil.pkl" in found["pickled_member"]
+    assert "../link is not a plain file but a symbolic link" in found["not_a_file"]
+
+
+def test_a_million_small_members_are_counted_not_listed(copy):
+    path = copy / "val-000000.tar"
+    with tarfile.open(path, "a") as tar:
+        for number in range(500):
+            tar.addfile(tarfile.TarInfo(f"extra{number}"), io.BytesIO(b""))
+    messages = [fault.message for fault in check(copy) if fault.code == "unknown_member"]
+    assert len(messages) == 201
+    assert messages[-1] == "300 members more that it should not have"
+
+
+def test_members_missing_from_the_tar_or_from_the_manifest(copy):
+    manifest = read_manifest(copy)
+    first = manifest.shards[0]
+    path, sample = copy / first.name, first.samples[0]
+    with path.open("r+b") as file:
+        file.seek(sample.members["txt"][0] - 512)
+        header = tarfile.TarInfo("0123456789.txt")
+        header.size = sample.members["txt"][1]
+        file.write(header.tobuf(tarfile.USTAR_FORMAT))
+    found = {(fault.code, fault.key) for fault in check(copy)}
+    assert {("member", sample.key), ("unknown_member", None), ("sample", sample.key)} <= found
+    without = sample.model_copy(update={"members": {"png": sample.members["png"]}})
+    changed = first.model_copy(update={"samples": (without, *first.samples[1:])})
+    write_manifest(manifest.model_copy(update={"shards": (changed, *manifest.shards[1:])}), copy)
+    assert ("missing_member", sample.key) in {(fault.code, fault.key) for fault in check(copy)}
+
+
+def test_figures_that_are_not_those_of_the_studies(copy):
+    manifest = read_manifest(copy)
+    train = manifest.splits["train"].model_copy(update={"studies": 12})
+    for change, said in (
+        ({"splits": manifest.splits | {"train": train}}, "splits"),
+        ({"licenses": {"CC0": 13}}, "licenses"),
+        ({"synthetic": False}, "synthetic"),
+        ({"read": 20}, "read"),
+    ):
+        write_manifest(manifest.model_copy(update=change), copy)
+        assert [(fault.shard, fault.code, fault.message.split(": ")[1]) for fault in check(copy)] == [
+            ("manifest.json", "counts", said)
+        ]
+
+
+def test_a_study_that_is_there_twice_under_two_keys(make_study, tmp_path):
+    merged = tmp_path / "merged"
+    for salt in ("a", "b"):
+        with ShardWriter(tmp_path / salt, salt=salt) as writer:
+            writer.write(make_study(1))
+    shutil.copytree(tmp_path / "a", merged)
+    shutil.copy(tmp_path / "b" / "train-000000.tar", merged / "train-000001.tar")
+    one, two = read_manifest(tmp_path / "a"), read_manifest(tmp_path / "b")
+    again = two.shards[0].model_copy(update={"name": "train-000001.tar"})
+    write_manifest(one.model_copy(update={"shards": (*one.shards, again)}), merged)
+    faults = {fault.code: fault for fault in check(merged)}
+    assert faults["study_twice"].message == "this study was in train-000000.tar before"
+    assert faults["study_twice"].key == again.samples[0].key
 
 
 def test_a_patient_in_two_splits_and_a_key_twice(copy):
@@ -105,7 +166,26 @@ def test_a_patient_in_two_splits_and_a_key_twice(copy):
 
 def test_files_the_manifest_does_not_know(copy):
     shutil.copy(copy / "train-000000.tar", copy / "train-000009.tar")
+    (copy / "train-000000.tar.damaged").write_bytes(b"kept aside by a repair")
+    (copy / "quarantine.jsonl").write_text("")
     assert [(fault.shard, fault.code) for fault in check(copy)] == [("train-000009.tar", "unknown_file")]
+
+
+def test_a_folder_or_a_pipe_instead_of_a_tar(copy):
+    for make in (Path.mkdir, os.mkfifo):
+        shutil.rmtree(copy / "val-000000.tar") if (copy / "val-000000.tar").is_dir() else (
+            copy / "val-000000.tar"
+        ).unlink()
+        make(copy / "val-000000.tar")
+        assert [(fault.code, fault.message) for fault in check(copy)] == [("missing", "not a plain file")]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_threads_find_the_same(copy, workers):
+    for name in ("train-000000.tar", "train-000002.tar", "test-000000.tar"):
+        with (copy / name).open("r+b") as file:
+            file.write(b"x" * 1500)
+    assert check(copy, workers=workers) == check(copy)
 
 
 def test_no_manifest_is_an_error(tmp_path):

@@ -1,10 +1,12 @@
 import hashlib
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vlp.data.journal import Journal
 from vlp.data.reader import open_shards
 from vlp.data.validate import check
 from vlp.data.writer import ShardWriter, encode_study
@@ -90,7 +92,9 @@ def test_nothing_is_left_of_a_broken_off_run_and_the_old_shards_stay(make_study,
 def test_shards_are_replaced_by_shards_and_what_a_killed_run_left_is_cleared(make_study, tmp_path):
     folder = tmp_path / "s"
     _write(folder, [make_study(number) for number in range(5)], samples_per_shard=1)
-    (tmp_path / ".s.partial-999999999").mkdir()
+    (tmp_path / ".s.partial").mkdir()
+    (tmp_path / ".s.partial" / "train-000003.tar").write_bytes(b"half a tar")
+    (tmp_path / ".s.journal.jsonl").write_text("half a li")
     _write(folder, [make_study(7)])
     assert sorted(_contents(folder)) == ["manifest.json", "train-000000.tar"]
     assert [path.name for path in tmp_path.iterdir()] == ["s"]
@@ -116,7 +120,7 @@ def test_a_full_disk_is_one_plain_error(make_study, tmp_path, monkeypatch):
     def full(self, *arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    monkeypatch.setattr("vlp.data.writer._Tar.add", full)
     with pytest.raises(DataError, match="No space left"):
         _write(tmp_path / "s", [make_study(1)])
     assert list(tmp_path.iterdir()) == []
@@ -138,3 +142,71 @@ def test_folders_above_are_taken_back_where_nothing_was_written(make_study, tmp_
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
     _write(tmp_path / "there" / "a" / "b" / "s", [make_study(1)])
     assert check(tmp_path / "there" / "a" / "b" / "s") == []
+
+
+def _break_off(folder, studies, journal_path, **settings) -> None:
+    """Writes the studies with a journal, and is stopped before the end."""
+    with suppress(KeyboardInterrupt), Journal(journal_path) as journal:
+        journal.start({})
+        with ShardWriter(folder, samples_per_shard=2, journal=journal, **settings) as writer:
+            for study in studies:
+                writer.write(study)
+            raise KeyboardInterrupt
+
+
+def test_with_a_journal_closed_shards_stay_and_the_next_writer_goes_on(make_study, tmp_path):
+    studies = [make_study(number, split="val" if number == 1 else "train") for number in range(6)]
+    _write(tmp_path / "expected", studies, samples_per_shard=2)
+    folder, path = tmp_path / "s", tmp_path / ".s.journal.jsonl"
+    _break_off(folder, studies[:4], path)
+    assert not folder.exists()
+    assert [file.name for file in (tmp_path / ".s.partial").iterdir()] == ["train-000000.tar"]
+    (tmp_path / ".s.partial" / "train-000001.tar").write_bytes(b"renamed, but not in the journal: not closed")
+    with Journal(path) as journal:
+        assert [entry.shard.num_samples for entry in journal.entries] == [2]
+        with ShardWriter(folder, samples_per_shard=2, journal=journal) as writer:
+            assert writer.num_studies == 2
+            with pytest.raises(DataError, match="twice"):
+                writer.write(studies[0])
+            for study in (studies[1], *studies[3:]):
+                writer.write(study)
+    assert _contents(folder) == _contents(tmp_path / "expected")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["expected", "s"]
+
+
+def test_what_the_caller_notes_stands_beside_the_shard(make_study, tmp_path):
+    notes = iter([{"units": ("tt",)}, {"units": ("t", "t")}])
+    _break_off(tmp_path / "s", map(make_study, range(4)), tmp_path / "j", notes=lambda: next(notes))
+    with Journal(tmp_path / "j") as journal:
+        assert [entry.units for entry in journal.entries] == [("tt",), ("t", "t")]
+
+
+def test_somebody_elses_build_is_not_disturbed(make_study, tmp_path):
+    with ShardWriter(tmp_path / "s") as first:
+        first.write(make_study(1))
+        with pytest.raises(DataError, match="another process is writing"):
+            _write(tmp_path / "s", [make_study(2)])
+        first.write(make_study(3))
+    assert first.manifest.num_studies == 2
+    assert check(tmp_path / "s") == []
+
+
+def test_studies_that_do_not_add_up_are_our_own_mistake(make_study, tmp_path):
+    writer = ShardWriter(tmp_path / "s")
+    writer.facts["read"] = 3
+    writer.faults["unreadable_image"] += 1
+    with pytest.raises(AssertionError, match="lost"), writer:
+        writer.write(make_study(1))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_files_beside_the_manifest_and_other_facts(make_study, tmp_path):
+    with ShardWriter(tmp_path / "s") as writer:
+        writer.write(make_study(1))
+        writer.faults["unreadable_image"] += 1
+        writer.facts |= {"read": 4, "left_out": {"excluded": 2}}
+        writer.beside["quarantine.jsonl"] = b"{}\n"
+    assert (tmp_path / "s" / "quarantine.jsonl").read_bytes() == b"{}\n"
+    assert (writer.manifest.read, writer.manifest.left_out) == (4, {"excluded": 2})
+    assert check(tmp_path / "s") == []
+    assert writer.num_mute == 0

@@ -9,7 +9,7 @@ from vlp.inference.picture import pixels_of
 
 
 def test_a_file_and_its_pixels_are_the_same(tmp_path: Path) -> None:
-    pixels = np.arange(256, dtype=np.uint8).reshape(8, 32)
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
     cv2.imwrite(str(tmp_path / "chest.png"), pixels)
     for given in (tmp_path / "chest.png", str(tmp_path / "chest.png"), pixels):
         np.testing.assert_array_equal(pixels_of(given), pixels)

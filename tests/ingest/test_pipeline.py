@@ -1,14 +1,15 @@
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vlp.config import dump, load, validate
+from vlp.config import validate
 from vlp.data import open_shards
 from vlp.data.validate import check
-from vlp.errors import ConfigError, DataError
+from vlp.errors import DataError, PrivacyError
 from vlp.ingest.pipeline import IngestConfig, ingest
 
 
@@ -154,17 +155,190 @@ def test_the_phantom_can_be_sharded(tmp_path):
     assert check(config.output) == []
 
 
-def test_configurations_are_checked_and_come_back(tmp_path):
+def _samples(folder: Path) -> dict[str, tuple[bytes, ...]]:
+    """Every study's files, in the manifest's order."""
+    reader = open_shards(folder)
+    keys = reader.keys()
+    return {key: tuple(reader.member(key, suffix) for suffix in reader.sample(key).members) for key in keys}
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_any_number_of_parts_gives_the_same_studies(tmp_path, count):
+    archive = _archive(tmp_path / "a", 14, text="No effusion. There is a mass.")
+    (archive / "3.png").write_bytes((archive / "3.png").read_bytes()[:200])
+    settings = {"samples_per_shard": 3, "error_budget": 0.1}
+    whole = ingest(_config(archive, **settings), output=tmp_path / "whole")
+    for number in reversed(range(1, count + 1)):  # the order in which jobs end is nobody's business
+        part = ingest(_config(archive, **settings, part=f"{number}/{count}"))
+        assert part.part == f"{number}/{count}"
+    merged = ingest(_config(archive, **settings, merge=count))
+    assert list(_samples(tmp_path / "shards").items()) == list(_samples(tmp_path / "whole").items())
+    assert merged.model_copy(update={"shards": whole.shards}) == whole
+    assert (tmp_path / "shards" / "quarantine.jsonl").read_bytes() == (
+        tmp_path / "whole" / "quarantine.jsonl"
+    ).read_bytes()
+    assert check(tmp_path / "shards") == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "shards", "whole"]
+    assert ingest(_config(archive, **settings, merge=count)) == merged  # nothing to do, though the parts are gone
+
+
+def test_parts_are_judged_together(tmp_path):
+    archive = _archive(tmp_path / "a", 8)
+    (archive / "3.png").write_bytes(b"")
+    for number in (1, 2):
+        ingest(_config(archive, part=f"{number}/2"))
+    with pytest.raises(DataError, match=r"1 of 8 studies cannot be used \(1 unreadable_image\).*line 4"):
+        ingest(_config(archive, merge=2))
+    assert ingest(_config(archive, merge=2, error_budget=0.2)).faults == {"unreadable_image": 1}
+
+
+def test_parts_of_another_state_of_the_archive_are_not_merged(tmp_path):
+    archive = _archive(tmp_path / "a")
+    for number in (1, 2):
+        ingest(_config(archive, part=f"{number}/2"))
+    with pytest.raises(
+        DataError, match=r"part 1/2 was made of something else \(recipe\.max_side_px: null there, 16 now"
+    ):
+        ingest(_config(archive, merge=2, max_side_px=16))
+    (archive / "manifest.jsonl").open("a").write("\n")
+    with pytest.raises(DataError, match=r"part 1/2 was made of something else \(source_fingerprint"):
+        ingest(_config(archive, merge=2))
+
+
+def test_an_output_behind_a_url(tmp_path):
+    archive = _archive(tmp_path / "a", 8)
+    local = ingest(_config(archive))
+    url = f"file://{tmp_path}/bucket/shards"
+    config = _config(archive, output=url, staging=str(tmp_path / "staging"), samples_per_shard=3)
+    assert config.output == url
+    there = ingest(config)
+    assert there.num_studies == local.num_studies
+    assert check(tmp_path / "bucket" / "shards") == []
+    assert ingest(config) == there  # it is found there
+    for number in (1, 2):
+        ingest(config.model_copy(update={"part": f"{number}/2"}))
+    ingest(config.model_copy(update={"merge": 2}), again=True)
+    assert _samples(tmp_path / "bucket" / "shards") == _samples(tmp_path / "shards")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "bucket", "shards"]
+    assert [path.name for path in (tmp_path / "bucket").iterdir()] == ["shards"]
+
+
+def test_every_study_is_written_refused_or_left_out(tmp_path, monkeypatch):
+    from vlp.ingest.folder import FolderSource
+    from vlp.ingest.source import StudyFault
+
+    archive = _archive(tmp_path / "a", 12)
+    (archive / "3.png").write_bytes(b"")
+    real = FolderSource.load
+
+    def load(self, unit):
+        for loaded in real(self, unit):
+            laterals = not isinstance(loaded, StudyFault) and loaded.study.id in ("s4", "s5")
+            yield StudyFault(code="excluded_lateral", message="a lateral") if laterals else loaded
+
+    monkeypatch.setattr(FolderSource, "load", load)
+    monkeypatch.setattr(FolderSource, "left_out", lambda self: {"other_source": 5}, raising=False)
+    manifest = ingest(_config(archive, error_budget=0.0, fault_budgets={"unreadable_image": 0.2}))
+    assert (manifest.read, manifest.num_studies) == (17, 9)
+    assert manifest.faults == {"unreadable_image": 1}
+    assert manifest.left_out == {"excluded_lateral": 2, "other_source": 5}
+    (line,) = map(json.loads, (tmp_path / "shards" / "quarantine.jsonl").read_text().splitlines())
+    assert line["code"] == "unreadable_image"
+    assert "line 4" in line["message"]
+    assert "p3" not in line["unit"]
+
+
+def test_pseudonyms_reach_everything_and_no_name_is_left(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("VLP_TEST_KEY", "0123456789abcdef" * 4)
+    archive = _archive(tmp_path / "a", 8, text="Dr. Canary Birdsong saw no effusion. There is a mass.")
+    (archive / "5.png").write_bytes(b"")
+    rows = [json.loads(line) for line in (archive / "manifest.jsonl").read_text().splitlines()]
+    for row in rows:
+        row |= {"study_id": f"canary-{row['study_id']}", "patient_id": f"canary-{row['patient_id']}"}
+    (archive / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    privacy = {"pseudonyms": "keyed", "key_env": "VLP_TEST_KEY", "phi_budget": 1.0}
+    with caplog.at_level("INFO"):
+        manifest = ingest(_config(archive, privacy=privacy, error_budget=0.2))
+    assert manifest.privacy["identifying_studies"] == 7
+    assert "VLP_TEST_KEY" not in json.dumps(manifest.recipe)
+    everything = b"".join(path.read_bytes() for path in (tmp_path / "shards").iterdir()) + caplog.text.encode()
+    assert b"canary" not in everything.lower()
+    ingest(_config(archive, error_budget=0.2, privacy={"phi_budget": 1.0}), output=tmp_path / "open")
+    assert b"canary-s" in b"".join(path.read_bytes() for path in (tmp_path / "open").iterdir())
+
+
+def test_more_identifying_text_than_declared_stops_the_build(tmp_path):
+    archive = _archive(tmp_path / "a", text="Dr. Canary Birdsong saw no effusion. MRN: 12345678.")
+    with pytest.raises(PrivacyError, match=r"6 of 6 studies hold something identifying.*phi_budget 0\.05"):
+        ingest(_config(archive, samples_per_shard=1))  # shards were closed, and are not kept aside
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    for number in (1, 2):
+        ingest(_config(archive, part=f"{number}/2"))
+    with pytest.raises(PrivacyError, match="6 of 6 studies"):
+        ingest(_config(archive, merge=2))
+
+
+def test_another_key_makes_other_shards(tmp_path, monkeypatch):
+    archive = _archive(tmp_path / "a")
+    config = _config(archive, privacy={"pseudonyms": "keyed", "key_env": "VLP_TEST_KEY"})
+    monkeypatch.setenv("VLP_TEST_KEY", "0123456789abcdef" * 4)
+    first = ingest(config)
+    assert ingest(config) == first
+    monkeypatch.setenv("VLP_TEST_KEY", "fedcba9876543210" * 4)
+    assert ingest(config).source_fingerprint != first.source_fingerprint
+
+
+def test_memory_does_not_grow_with_the_archive(tmp_path):
+    """2,000 studies of 100 kB: a tenth of the archive and the whole need the same, but for the manifest."""
+    archive = _archive(tmp_path / "a", 1)
+    pixels = np.random.default_rng(0).integers(0, 256, (320, 320), dtype=np.uint8)
+    Image.fromarray(pixels).save(archive / "0.png", compress_level=0)
+    row = json.loads((archive / "manifest.jsonl").read_text())
+    peaks = {}
+    for count in (200, 2000):
+        rows = [row | {"id": f"i{n}", "study_id": f"s{n}", "patient_id": f"p{n}"} for n in range(count)]
+        (archive / "manifest.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        config = _config(archive, samples_per_shard=50, jpeg_quality=50, image_format="jpg")
+        tracemalloc.start()
+        manifest = ingest(config)
+        peaks[count] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert manifest.num_studies == count
+    stored = sum(shard.bytes for shard in manifest.shards)
+    assert stored > 60_000_000
+    per_study = (peaks[2000] - peaks[200]) / 1800
+    assert per_study < 6_000, "more than a study's line in the manifest and its ids"
+    assert peaks[200] < 12_000_000
+
+
+def test_what_a_kill_after_the_last_rename_leaves_is_cleared_up(tmp_path):
     config = _config(_archive(tmp_path / "a"))
-    (tmp_path / "c.yaml").write_text(dump(config))
-    assert load(IngestConfig, tmp_path / "c.yaml") == config
-    with pytest.raises(ConfigError, match="pathh"):
-        validate(IngestConfig, {"source": {"kind": "folder", "pathh": "x"}, "output": "y"}, where="here")
-    with pytest.raises(ConfigError, match="source"):
-        validate(IngestConfig, {"source": {"kind": "nothing"}, "output": "y"}, where="here")
+    first = ingest(config)
+    (tmp_path / ".shards.journal.jsonl").write_text("half a li")
+    (tmp_path / ".shards.old").mkdir()
+    assert ingest(config) == first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "shards"]
 
 
-def test_the_shipped_recipe_loads():
-    config = load(IngestConfig, Path(__file__).parents[2] / "configs" / "ingest" / "shared_sample.yaml")
-    assert config.source.kind == "folder"
-    assert config.output == Path("runs/shared_sample/shards")
+def test_looking_at_finished_shards_keeps_another_recipes_unfinished_build(tmp_path, monkeypatch):
+    from vlp.ingest.folder import FolderSource
+
+    archive = _archive(tmp_path / "a", 12)
+    first = ingest(_config(archive))
+    other = _config(archive, max_side_px=16, samples_per_shard=2)
+    real, loads = FolderSource.load, []
+
+    def load(self, unit):
+        loads.append(unit)
+        if len(loads) == 4:
+            raise KeyboardInterrupt
+        return real(self, unit)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderSource, "load", load)
+        with pytest.raises(KeyboardInterrupt):
+            ingest(other)
+    assert ingest(_config(archive)) == first
+    assert list((tmp_path / ".shards.partial").glob("*.tar"))
+    assert ingest(other) != first
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "shards"]

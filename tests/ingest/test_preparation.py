@@ -6,7 +6,7 @@ import pytest
 from vlp.data.writer import EncodedStudy
 from vlp.ingest.preparation import Preparation, complete, limit_size, prepare
 from vlp.ingest.source import StudyFault
-from vlp.ingest.splits import assign
+from vlp.ingest.splits import Splits, assign
 from vlp.records import Certainty, ImageFile, LoadedStudy, Mask, Person, Region, Report, Study
 
 TEXT = "FINDINGS: There is a small left pleural effusion. No pneumothorax."
@@ -56,6 +56,8 @@ def test_the_archives_split_wins_else_the_hash_decides():
     assert complete(_study(split="test"), preparation)[0].split == "test"
     splits = preparation.splits
     assert complete(_study(), preparation)[0].split == assign("p", salt=splits.salt, fractions=splits.fractions)
+    anew = Preparation(splits=Splits(official=False, train=1.0, val=0.0, test=0.0))
+    assert complete(_study(split="test"), anew)[0].split == "train"
 
 
 def test_shrinking_takes_everything_measured_in_pixels_along():
@@ -96,3 +98,13 @@ def test_what_cannot_be_used_is_a_fault_of_that_study(study):
     fault = prepare(_loaded(replace(study)), Preparation())
     assert isinstance(fault, StudyFault)
     assert fault.code == "unusable_study"
+
+
+def test_a_foreign_report_is_kept_and_no_sentence_is_read_from_it():
+    text = "Se observa derrame pleural izquierdo. No hay neumotórax ni otras alteraciones en el parénquima pulmonar."
+    study = _study(report=Report(text=text, language="es"), labels={"pleural effusion": Certainty.PRESENT})
+    done, origin = complete(study, Preparation())
+    assert done.report == Report(text=text, language="es")
+    assert [sentence.origin for sentence in done.sentences] == ["labels"]
+    assert origin == "source"
+    assert complete(study, Preparation(sentences_from_labels=False))[0].sentences == ()

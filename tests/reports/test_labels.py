@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.labeler import evaluate
+from benchmarks.labeler import NAMES, Error, GoldReport, evaluate, find_errors
 from vlp.ingest.phantom.truth import FINDINGS
 from vlp.records import Certainty
 from vlp.reports import label, read, resolve
@@ -31,6 +31,12 @@ def test_what_is_not_mentioned_has_no_key():
     assert label("", names="chexpert14") == {}
     assert label("The bones are unremarkable.") == {}
     assert label("The bones are unremarkable.", names="nih14") == {}
+
+
+def test_a_report_in_another_language_has_no_labels():
+    assert label("Kein Pneumothorax. Das Herz ist normal.", names="chexpert14") == {}
+    assert label("Pneumothorax.", language="es") == {}
+    assert label("Pneumothorax.", language="en-US") == {"pneumothorax": PRESENT}
 
 
 @pytest.mark.parametrize(
@@ -88,6 +94,17 @@ def test_what_a_phantom_report_says_by_name_is_read_as_it_was_meant():
     assert right / meant > 0.97
 
 
+def test_errors_are_counted_by_name_and_words():
+    gold = {"Edema": True, "Nodule": True}
+    labels = tuple(gold.get(name, False) for name in NAMES)
+    reports = [GoldReport(text="No edema. Nodular scar. Mass.", gold=labels, half="dev")] * 2
+    assert set(find_errors(reports)) == {
+        (2, Error(name="Edema", kind="missed", read_as="absent", words="No edema.")),
+        (2, Error(name="Mass", kind="false alarm", read_as="present", words="Mass.")),
+        (2, Error(name="Nodule", kind="missed", read_as="not read", words="Nodular scar.")),
+    }
+
+
 @pytest.mark.real_data
 def test_gold_labels_of_reports_that_no_wording_was_chosen_on():
     data = Path(os.environ.get("VLP_SHARED_DATA", "../shared/data"))
@@ -95,5 +112,5 @@ def test_gold_labels_of_reports_that_no_wording_was_chosen_on():
         pytest.skip(f"no Open-I reports under {data}: set VLP_SHARED_DATA to the folder of real data")
     rows = {row["name"].partition(",")[0]: row for row in evaluate(data, halves=("held-out",))}
     assert rows["micro"]["reports"] > 1000
-    assert rows["micro"]["f1"] >= 0.93
-    assert rows["macro"]["f1"] >= 0.88
+    assert rows["micro"]["f1"] >= 0.945
+    assert rows["macro"]["f1"] >= 0.92

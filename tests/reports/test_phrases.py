@@ -59,3 +59,9 @@ def test_the_tree_finds_what_a_naive_search_finds(words, rows):
         begin += longest or 1
     found = Phrases([(" ".join(row), index) for index, row in enumerate(rows)]).find(words)
     assert [(match.begin, match.end) for match in found] == expected
+
+
+def test_short_forms_and_removed_words_have_one_form():
+    text = "w/o b/l XXXX ___ [**x**] <DATE> s/p c/w w/edema R/O ?"
+    forms = [word.form for word in find_words(text, 0, len(text))]
+    assert forms == ["without", "bilateral", *["xxxx"] * 4, "s/p", "c/w", "with", "edema", "r/o", "?"]

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlp.reports.sections import find_sections
+from vlp.reports.sections import find_sections, report_text
 
 MIMIC = (
     "                                 FINAL REPORT\n EXAMINATION:  CHEST (PA AND LAT)\n \n"
@@ -29,7 +29,26 @@ def named(text):
         ("Comparison: None. Findings: A.", [("comparison", "None."), ("findings", "A.")]),
         ("HALLAZGOS: A. IMPRESIÓN: B.", [("findings", "A."), ("impression", "B.")]),
         ("FINDINGS:\nIMPRESSION: B.", [("impression", "B.")]),
-        ("WET READ: A.\nADDENDUM: B.", [("report", "A."), ("addendum", "B.")]),
+        ("WET READ: A.\nADDENDUM: B.", [("wet read", "A."), ("addendum", "B.")]),
+        ("FINAL ADDENDUM\nA.\n________________\nFINAL REPORT\nB.", [("addendum", "A."), ("report", "B.")]),
+        ("FINDINGS/IMPRESSION: A.", [("findings", "A.")]),
+        ("a. FINDINGS & IMPRESSION: B.", [("report", "a."), ("findings", "B.")]),
+        ("A. Impression/ Plan: B.", [("report", "A."), ("impression", "B.")]),
+        ("IMPRESSION AND RECOMMENDATIONS: B.", [("impression", "B.")]),
+        ("ASSESSMENT & PLAN: B.", [("impression", "B.")]),
+        ("REASON FOR THIS EXAMINATION: x\nFINDINGS: A.", [("indication", "x"), ("findings", "A.")]),
+        ("AP CHEST, 9:10 P.M., ___\n\nHISTORY: x\n\nA.", [("history", "x"), ("report", "A.")]),
+        ("PORTABLE CHEST, ___\nA.", [("report", "A.")]),
+        ("PA and lateral views of the chest: A.", [("report", "A.")]),
+        ("CHEST, TWO VIEWS: <DATE> <TIME>\n\nA.", [("report", "<DATE> <TIME>\n\nA.")]),
+        ("NARRATIVE:\nA.\nIMPRESSION:\n1. B.", [("report", "A."), ("impression", "1. B.")]),
+        ("IMPRESSION:\nB.\nEND OF IMPRESSION\nc", [("impression", "B."), ("other", "c")]),
+        ("IMPRESSION: B.\nSUMMARY: 2-ABNORMAL\nc", [("impression", "B."), ("other", "2-ABNORMAL\nc")]),
+        ("FINDINGS: A.\nSUMMARY: B.", [("findings", "A."), ("impression", "B.")]),
+        ("PROCEDURE COMMENTS: x.\nFINDINGS: A.", [("technique", "x."), ("findings", "A.")]),
+        ("Befund: A.\nBeurteilung: B.", [("findings", "A."), ("impression", "B.")]),
+        ("STABLE APPEARANCE OF THE CHEST\nA.", [("report", "STABLE APPEARANCE OF THE CHEST\nA.")]),
+        ("The chest:\nA.", [("report", "A.")]),
     ],
 )  # fmt: skip
 def test_dialects(text, sections):
@@ -68,3 +87,20 @@ def test_sections_are_in_order_apart_and_without_space_around(text):
         assert end <= section.start < section.end <= len(text)
         assert text[section.start : section.end] == text[section.start : section.end].strip()
         end = section.end
+
+
+def test_a_report_made_of_columns_reads_back_by_section():
+    columns = {"section_clinical_history": "Cough.", "section_comparison": " ", "section_findings": "Lungs clear.",
+               "Impression": "Normal."}  # fmt: skip
+    text = report_text(columns)
+    assert named(text) == [("history", "Cough."), ("findings", "Lungs clear."), ("impression", "Normal.")]
+    assert named(report_text({"comparison": "None.", "last_paragraph": "Lungs clear."}))[-1] == (
+        "report",
+        "Lungs clear.",
+    )
+    assert report_text({"findings": ""}) == ""
+
+
+def test_a_page_of_blanks_rules_and_headings_ends_soon():
+    for piece in ("_", " ", "\n \n", "CHEST ", "AP, ", "FINDINGS", "a:", "9:10 P.M., "):
+        find_sections(piece * 20_000)

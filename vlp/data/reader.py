@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from vlp.data.manifest import Manifest, Sample, Shard, read_manifest
+from vlp.data import hostile
+from vlp.data.encoded import BadImageError, decode
+from vlp.data.faults import shown
+from vlp.data.manifest import Manifest, Sample, Shard
 from vlp.data.schema import SampleJson, member_name
+from vlp.data.ustar import BLOCK
 from vlp.errors import DataError
 from vlp.records import Split, Study
 
@@ -71,14 +74,14 @@ class ShardReader:
         """Pixels of the study's image number `index`; 0 is the first frontal one.
 
         Raises:
-            DataError: if the bytes in the shard are no image.
+            DataError: if the bytes in the shard are no whole image, or one of more pixels than a radiograph has.
         """
-        content = np.frombuffer(self.encoded(key, index), dtype=np.uint8)
-        pixels = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) if content.size else None
-        if pixels is None:
+        try:
+            return decode(self.encoded(key, index), image_format=self.manifest.image_format)
+        except BadImageError as error:
             shard, _ = self._place(key)
-            raise DataError(f"{self.folder / shard.name}: image {index} of study {key} cannot be decoded")
-        return np.asarray(pixels, dtype=np.uint8)
+            where = f"{self.folder / shard.name}: image {index} of study {key}"
+            raise DataError(f"{where} cannot be decoded: {error}") from None
 
     def member(self, key: str, suffix: str) -> bytes:
         """File bytes of the tar member `<key>.<suffix>`.
@@ -90,15 +93,20 @@ class ShardReader:
         if suffix not in sample.members:
             raise DataError(f"{self.folder / shard.name}: study {key} has no {suffix}")
         offset, size = sample.members[suffix]
-        if offset + size > shard.bytes:
-            raise DataError(f"{self.folder / shard.name}: the manifest places {suffix} of study {key} behind its end")
+        where = f"{self.folder / shard.name}: study {key}"
+        if not BLOCK <= offset <= shard.bytes - size:
+            raise DataError(f"{where}: the manifest places {shown(suffix)} before its beginning or behind its end")
+        if size > hostile.max_bytes(suffix):
+            raise DataError(f"{where}: {shown(suffix)} is too large to be what it says ({size} bytes)")
         try:
-            content = os.pread(self._file(shard.name), size, offset)
+            # With the header before it, so that nothing but this very file is ever taken for it.
+            content = os.pread(self._file(shard.name), BLOCK + size, offset - BLOCK)
         except OSError as error:
             raise DataError(f"{self.folder / shard.name}: cannot be read: {error.strerror}") from None
-        if len(content) != size:
+        if len(content) != BLOCK + size:
             raise DataError(f"{self.folder / shard.name}: truncated; run vlp shards check {self.folder}")
-        return content
+        hostile.refuse_other(content[:BLOCK], sample, suffix, where=where)
+        return content[BLOCK:]
 
     def close(self) -> None:
         """Closes the tars; they are opened again when needed."""
@@ -135,15 +143,20 @@ class ShardReader:
 def open_shards(path: Path | str) -> ShardReader:
     """A reader of the shards in a folder, after checking that every tar is there in its full length.
 
+    A folder with anything in it that a writer of shards does not make is refused (see `hostile`): the tars may have
+    come from somewhere.
+
     Raises:
-        DataError: if the folder has no manifest or a tar is missing or of another size.
+        DataError: if the folder has no manifest, a tar is missing or of another size, or the manifest or a tar holds
+            what no shard does.
     """
     folder = Path(path)
-    manifest = read_manifest(folder)
+    manifest = hostile.trusted_manifest(folder)
     for shard in manifest.shards:
         file = folder / shard.name
         size = file.stat().st_size if file.is_file() else None
         if size != shard.bytes:
             found = "missing" if size is None else f"{size} bytes instead of {shard.bytes}"
             raise DataError(f"{file}: {found}; copy the shards again or run vlp ingest")
+    hostile.refuse_hostile(folder, manifest)
     return ShardReader(folder, manifest)

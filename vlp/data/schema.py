@@ -9,9 +9,11 @@ on any shard: it is the report as written, or, where a study has labels and no r
 import hashlib
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError, model_validator
 
 from vlp.config import Config
+from vlp.data.encoded import MAX_PIXELS
+from vlp.data.faults import shown
 from vlp.errors import DataError
 from vlp.records import (
     Certainty,
@@ -32,13 +34,15 @@ TextOrigin = Literal["report", "labels", "none"]
 LabelsOrigin = Literal["source", "report", "none"]
 """Whether labels came with the archive or were read from the report by us."""
 Count = Annotated[int, Field(ge=0)]
+KEY_PATTERN = r"[A-Za-z0-9_-]{1,80}"
+"""What keys are made of: no dots, at which readers of tars split names, and nothing that a path could be made of."""
 
 
 class PersonJson(Config):
     """A `Person`."""
 
     id: str
-    age: float | None = None
+    age: FiniteFloat | None = None
     sex: Literal["F", "M"] | None = None
     groups: dict[str, str] = Field(default_factory=dict)
 
@@ -52,7 +56,7 @@ class ImageJson(Config):
     view: View
     rows: Annotated[int, Field(ge=1)]
     columns: Annotated[int, Field(ge=1)]
-    spacing_mm: tuple[float, float] | None = None
+    spacing_mm: tuple[FiniteFloat, FiniteFloat] | None = None
     sha256: str = ""
     """Of the file the image was read from."""
 
@@ -75,14 +79,14 @@ class BoxJson(Config):
     """A box (x0, y0, x1, y1) in pixels of the stored image."""
 
     kind: Literal["box"]
-    box: tuple[float, float, float, float]
+    box: tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]
 
 
 class PointJson(Config):
     """A point (x, y) in pixels of the stored image."""
 
     kind: Literal["point"]
-    point: tuple[float, float]
+    point: tuple[FiniteFloat, FiniteFloat]
 
 
 class MaskJson(Config):
@@ -92,6 +96,15 @@ class MaskJson(Config):
     rows: Annotated[int, Field(ge=1)]
     columns: Annotated[int, Field(ge=1)]
     counts: tuple[Count, ...]
+
+    @model_validator(mode="after")
+    def _covers_its_image(self) -> "MaskJson":
+        # A line of text can ask for a petabyte of zeros.
+        if self.rows * self.columns > MAX_PIXELS:
+            raise ValueError(f"a mask of more than {MAX_PIXELS // 1_000_000} million pixels")
+        if sum(self.counts) != self.rows * self.columns:
+            raise ValueError("run lengths that do not cover the mask's rows and columns")
+        return self
 
 
 class RegionJson(Config):
@@ -106,7 +119,7 @@ class SampleJson(Config):
     """One study as its shard describes it."""
 
     schema_version: Literal[1]
-    key: str
+    key: Annotated[str, Field(pattern=rf"^{KEY_PATTERN}$")]
     study: str
     source: str
     license: str = ""
@@ -160,10 +173,20 @@ class SampleJson(Config):
         """What a shard says of `study`, whose first image becomes `<key>.<image_format>`.
 
         Raises:
-            DataError: if the study has no split or no image.
+            DataError: if the study has no split or no image, or something in it cannot be, such as an age that is no
+                number or a mask that does not cover its image.
         """
         if study.split is None or not study.images:
             raise DataError("a study without a split or without an image cannot be put into a shard")
+        try:
+            return cls._of(study, study.split, key=key, image_format=image_format, labels_origin=labels_origin)
+        except ValidationError as error:
+            raise DataError(f"a study cannot be put into a shard: {_first_fault(error)}") from None
+
+    @classmethod
+    def _of(
+        cls, study: Study, split: Split, *, key: str, image_format: str, labels_origin: LabelsOrigin | None
+    ) -> "SampleJson":
         person = study.person
         return cls(
             schema_version=SCHEMA_VERSION,
@@ -171,7 +194,7 @@ class SampleJson(Config):
             study=study.id,
             source=study.source,
             license=study.license,
-            split=study.split,
+            split=split,
             synthetic=study.synthetic,
             person=PersonJson(
                 id=person.id,
@@ -213,10 +236,8 @@ class SampleJson(Config):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in fault["loc"])
             raise DataError(
-                f"{where}: not a sample of schema version {SCHEMA_VERSION}: {place}: {fault['msg']}"
+                f"{where}: not a sample of schema version {SCHEMA_VERSION}: {_first_fault(error)}"
             ) from None
 
 
@@ -236,6 +257,12 @@ def text_of(study: Study) -> tuple[str, TextOrigin]:
         return study.report.text, "report"
     made = " ".join(sentence.text for sentence in study.sentences if sentence.origin == "labels")
     return made, ("labels" if made else "none")
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False, include_input=False)[0]
+    place = shown(".".join(str(part) for part in fault["loc"]))  # keys of a file whose author may be anybody
+    return f"{place}: {fault['msg']}"
 
 
 def _sentence_json(sentence: Sentence) -> SentenceJson:

@@ -1,123 +1,113 @@
 """Studies to tars: deterministic bytes, whole or not at all.
 
-The same studies in the same order give the same bytes, so a shard's SHA-256 identifies its content.  Everything is
-written to a hidden folder beside the target, which takes the target's place only when the manifest is complete.
+The same studies in the same order give the same bytes, so a shard's SHA-256 identifies its content.  Shards grow in a
+hidden folder beside the target, which takes the target's place only when the manifest is complete.  With a journal,
+what a broken-off build has closed is kept, and the next one goes on from there.
 """
 
 import hashlib
-import io
 import os
-import re
 import shutil
 import tarfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal
+from typing import IO, Any
 
-import cv2
-import numpy as np
-
+from vlp.data.counts import Sums, count_patients
+from vlp.data.journal import Entry, Journal
 from vlp.data.manifest import (
     CODE_VERSION,
-    FILE_NAME,
-    SHARD_NAME,
     SPLITS,
     Manifest,
     Sample,
     Shard,
-    SplitCounts,
-    is_shard_folder,
     write_manifest,
+    write_whole,
 )
-from vlp.data.schema import LabelsOrigin, SampleJson, shard_key, text_of
+from vlp.data.packing import JPEG_QUALITY, EncodedStudy, ImageFormat, PackedStudy, encode_study, pack
+from vlp.data.storage import Folder, Target, sync
 from vlp.errors import DataError
-from vlp.records import FRONTAL, Certainty, LoadedStudy, Split, Study
+from vlp.records import LoadedStudy, Split
 
-ImageFormat = Literal["jpg", "png"]
+__all__ = ["JPEG_QUALITY", "EncodedStudy", "ImageFormat", "PackedStudy", "ShardWriter", "encode_study", "pack"]
+
 DEFAULT_SALT = "vlp"
-_OURS = re.compile(rf"{re.escape(FILE_NAME)}|{SHARD_NAME}")
-"""Files that may be replaced."""
-JPEG_QUALITY = 95
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodedStudy:
-    """A study with its images as file bytes, ready to be written; small enough to cross process borders."""
-
-    study: Study
-    images: tuple[bytes, ...]
-    image_format: ImageFormat
-    labels_origin: LabelsOrigin | None = None
-
-
-def encode_study(
-    loaded: LoadedStudy,
-    *,
-    image_format: ImageFormat = "jpg",
-    jpeg_quality: int = JPEG_QUALITY,
-    labels_origin: LabelsOrigin | None = None,
-) -> EncodedStudy:
-    """The study with its images compressed, the first frontal one moved to the front."""
-    study = loaded.study
-    first = next((index for index, image in enumerate(study.images) if image.view in FRONTAL), 0)
-    order = [first, *(index for index in range(len(study.images)) if index != first)]
-    return EncodedStudy(
-        study=replace(study, images=tuple(study.images[index] for index in order)),
-        images=tuple(_encode(loaded.pixels[index], image_format, jpeg_quality) for index in order),
-        image_format=image_format,
-        labels_origin=labels_origin,
-    )
+_GROWING = ".growing-"
+"""Before the name of a tar that is not closed."""
+_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 class ShardWriter:
     """Writes studies to `{split}-{000000}.tar` and, when left without an error, `manifest.json`.
 
-    Use as a context manager; afterwards `manifest` says what was written.
+    Use as a context manager; afterwards `manifest` says what was written.  Left with an error, it leaves nothing
+    behind, except that with a `journal` closed shards and the journal stay, to be given to the next writer.
     """
 
     def __init__(
         self,
-        folder: Path,
+        target: Target | Path,
         *,
         samples_per_shard: int = 1000,
         image_format: ImageFormat = "jpg",
         salt: str = DEFAULT_SALT,
         recipe: Mapping[str, Any] | None = None,
         source_fingerprint: str = "",
+        journal: Journal | None = None,
+        notes: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
+        """With a `journal`, goes on from its entries; `notes` gives the fields of an entry the caller fills."""
         assert samples_per_shard > 0
-        self.folder = folder
+        self.target = target if isinstance(target, Target) else Folder(target)
         self.manifest: Manifest | None = None
         self.faults: Counter[str] = Counter()
-        """Studies left out by kind of fault; goes into the manifest."""
+        """Studies refused by kind of fault; goes into the manifest."""
+        self.facts: dict[str, Any] = {}
+        """Other fields of the manifest."""
+        self.beside: dict[str, bytes] = {}
+        """Other files to put beside the manifest: name -> content."""
         self._samples_per_shard = samples_per_shard
         self._image_format = image_format
         self._salt = salt
         self._recipe = dict(recipe or {})
         self._source_fingerprint = source_fingerprint
-        self._temporary = folder.parent / f".{folder.name}.partial-{os.getpid()}"
-        self._made: list[Path] = []
-        """Folders above `folder` that were not there before, the innermost first."""
+        self._journal = journal
+        self._notes = notes
+        self._lock: Journal | None = None
+        """Where no journal is kept, one that stays empty and locks others out."""
         self._tars: dict[Split, _Tar] = {}
         self._shards: list[Shard] = []
         self._split_of: dict[str, Split] = {}
         self._keys: set[str] = set()
-        self._counts = _Counts()
+        self._sums = Sums()
+
+    @property
+    def num_studies(self) -> int:
+        """Studies written so far, earlier starts of the same build included."""
+        return len(self._keys)
+
+    @property
+    def num_mute(self) -> int:
+        """Of these, the ones without a sentence."""
+        return self._sums.num_mute + sum(tar.sums.num_mute for tar in self._tars.values())
 
     def __enter__(self) -> "ShardWriter":
-        refuse_foreign_folder(self.folder)
-        self._made = [parent for parent in self.folder.parents if not parent.exists()]
+        target = self.target
+        target.refuse_foreign()
+        target.prepare()
         try:
-            self.folder.parent.mkdir(parents=True, exist_ok=True)
-            _remove_abandoned(self.folder)
-            self._temporary.mkdir()
-        except OSError as error:
-            self._remove_made()
-            raise DataError(f"{self.folder}: cannot write there: {error.strerror}") from None
+            with target.writing():
+                if self._journal is None:
+                    self._journal = self._lock = Journal(target.journal)
+                    self._journal.start({})
+                target.settle()
+                self._take_over(self._journal.entries)
+        except DataError:
+            self._leave()
+            raise
         return self
 
     def __exit__(
@@ -125,89 +115,114 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                self._finish()
-        except OSError as fault:
-            raise DataError(f"{self.folder}: cannot write shards: {fault.strerror}") from None
+                with self.target.writing():
+                    self._finish()
         finally:
-            for tar in self._tars.values():
-                tar.close()
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            if self.manifest is None:
-                self._remove_made()
-
-    def _remove_made(self) -> None:
-        """Takes back the folders made above the target, as far as nothing else has been put there."""
-        with suppress(OSError):
-            for parent in self._made:
-                parent.rmdir()
+            self._leave()
 
     def write(self, study: LoadedStudy | EncodedStudy) -> str:
         """Appends one study to the shards of its split and returns its key.
 
         Raises:
-            DataError: if the study was written before, its person stands in another split too, or the disk is full.
+            DataError: as `add` does.
         """
         encoded = encode_study(study, image_format=self._image_format) if isinstance(study, LoadedStudy) else study
         assert encoded.image_format == self._image_format
-        key = shard_key(encoded.study.id, self._salt)
-        if key in self._keys:
-            raise DataError("the source gives the same study id twice; ids must be unique")
-        sample = SampleJson.from_study(
-            encoded.study, key=key, image_format=self._image_format, labels_origin=encoded.labels_origin
-        )
-        if self._split_of.setdefault(sample.person.id, sample.split) != sample.split:
-            raise DataError(
-                f"a patient of {sample.source} stands in two splits ({self._split_of[sample.person.id]} and "
-                f"{sample.split}); split by patient"
-            )
-        try:
-            self._append(sample, encoded)
-        except OSError as error:
-            raise DataError(f"{self.folder}: cannot write shards: {error.strerror}") from None
-        self._keys.add(key)
-        self._counts.add(sample)
-        return key
+        packed = pack(encoded, salt=self._salt)
+        self.add(packed)
+        return packed.key
 
-    def _append(self, sample: SampleJson, encoded: EncodedStudy) -> None:
-        tar = self._tars.get(sample.split)
-        if tar is None or len(tar.samples) >= self._samples_per_shard:
-            number = sum(shard.split == sample.split for shard in self._shards)
-            if tar is not None:
-                self._shards.append(tar.finish())
-                number += 1
-            tar = self._tars[sample.split] = _Tar(self._temporary, sample.split, number)
-        members = {image.member: content for image, content in zip(sample.images, encoded.images, strict=True)}
-        members["txt"] = text_of(encoded.study)[0].encode()
-        members["json"] = sample.model_dump_json(exclude_defaults=True).encode()
-        tar.add(sample, members)
+    def add(self, study: PackedStudy) -> None:
+        """Appends one study that was packed with the same salt and image format.
+
+        Raises:
+            DataError: if the study was written before, its person stands in another split too, or the disk is full.
+        """
+        if study.key in self._keys:
+            raise DataError("the source gives the same study id twice; ids must be unique")
+        self._place(study.patient, study.split, study.source)
+        with self.target.writing():
+            tar = self._tars.get(study.split)
+            if tar is None:
+                number = sum(shard.split == study.split for shard in self._shards)
+                tar = self._tars[study.split] = _Tar(self.target.partial, study.split, number)
+            tar.add(study)
+            self._keys.add(study.key)
+            if len(tar.samples) >= self._samples_per_shard:
+                self._close(study.split)
+
+    def _place(self, patient: str, split: Split, source: str) -> None:
+        if self._split_of.setdefault(patient, split) != split:
+            raise DataError(
+                f"a patient of {source} stands in two splits ({self._split_of[patient]} and {split}); split by patient"
+            )
+
+    def _take_over(self, entries: Iterable[Entry]) -> None:
+        """Continues after the closed shards of these entries; what else lies in the folder is unfinished."""
+        partial = self.target.partial
+        entries = list(entries)
+        if not entries:
+            shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(exist_ok=True)
+        for entry in entries:
+            self._shards.append(entry.shard)
+            self._sums.counts(entry.counts)
+            for sample in entry.shard.samples:
+                self._keys.add(sample.key)
+                self._split_of[sample.patient] = entry.shard.split
+        known = {shard.name for shard in self._shards}
+        for path in partial.iterdir():
+            if path.name not in known:
+                path.unlink()
+
+    def _close(self, split: Split) -> None:
+        """Finishes the open tar of one split; a kill in between loses this tar and nothing else."""
+        tar = self._tars.pop(split)
+        shard = tar.finish()
+        sync(self.target.partial)
+        self.target.keep(self.target.partial / shard.name)
+        counts = tar.sums.total()
+        assert self._journal is not None
+        if self._journal is not self._lock:
+            self._journal.append(Entry(shard=shard, counts=counts, **self._notes()))
+        self._shards.append(shard)
+        self._sums.counts(counts)
 
     def _finish(self) -> None:
-        if not self._keys:
-            raise DataError(f"{self.folder}: there is no study to write")
-        self._shards.extend(tar.finish() for tar in self._tars.values())
+        if not self._keys and not self.facts.get("part"):
+            raise DataError(f"{self.target.name}: there is no study to write")
+        for split in list(self._tars):
+            self._close(split)
         shards = sorted(self._shards, key=lambda shard: (SPLITS.index(shard.split), shard.name))
-        manifest = self._counts.manifest(
+        counts = self._sums.total(count_patients(shards))
+        manifest = Manifest(
             vlp_version=CODE_VERSION,
             recipe=self._recipe,
             source_fingerprint=self._source_fingerprint,
             image_format=self._image_format,
             faults=dict(sorted(self.faults.items())),
             shards=tuple(shards),
+            **dict(counts),
+            **self.facts,
         )
-        write_manifest(manifest, self._temporary)
-        _take_place(self._temporary, self.folder)
+        assert manifest.adds_up(), "a study was lost between archive and shards"
+        for name, content in self.beside.items():
+            write_whole(self.target.partial / name, content)
+        write_manifest(manifest, self.target.partial)
+        self.target.publish(manifest)
         self.manifest = manifest
 
-
-def refuse_foreign_folder(folder: Path) -> None:
-    """Raises a `DataError` if `folder` exists and holds anything but shards, which alone may be replaced."""
-    if folder.is_dir() and (is_shard_folder(folder) or not any(folder.iterdir())):
-        strangers = [path.name for path in folder.iterdir() if not _OURS.fullmatch(path.name)]
-        if strangers:
-            raise DataError(f"{folder}: holds {strangers[0]} beside its shards and would lose it; move it away first")
-        return
-    if folder.exists():
-        raise DataError(f"{folder}: exists and is no folder of shards; name another output or remove it yourself")
+    def _leave(self) -> None:
+        for tar in self._tars.values():
+            tar.abandon()
+        if self._journal is None:
+            return  # somebody else's: nothing here is ours
+        if self.manifest is not None or not self._journal.entries:
+            self.target.discard()
+            self._journal.remove()
+            self.target.retreat()
+        if self._lock is not None:
+            self._lock.close()
 
 
 class _Tar:
@@ -215,120 +230,51 @@ class _Tar:
 
     def __init__(self, folder: Path, split: Split, number: int) -> None:
         self.split = split
-        self.name = f"{split}-{number:06d}.tar"
         self.samples: list[Sample] = []
-        self._path = folder / self.name
-        self._file: IO[bytes] = self._path.open("wb")
-        self._tar = tarfile.open(fileobj=self._file, mode="w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115 closed below
+        self.sums = Sums()
+        self._path = folder / f"{split}-{number:06d}.tar"
+        self._growing = folder / f"{_GROWING}{self._path.name}"
+        self._size = 0
+        self._digest = hashlib.sha256()
+        self._file: IO[bytes] = self._growing.open("wb", buffering=0)
 
-    def add(self, sample: SampleJson, members: Mapping[str, bytes]) -> None:
-        places: dict[str, tuple[int, int]] = {}
-        for suffix, content in members.items():
-            header = tarfile.TarInfo(f"{sample.key}.{suffix}")  # its time, owner and group are 0 already
-            header.size, header.mode = len(content), 0o644
-            places[suffix] = (self._tar.offset + tarfile.BLOCKSIZE, len(content))
-            self._tar.addfile(header, io.BytesIO(content))
+    def add(self, study: PackedStudy) -> None:
+        places = {suffix: (self._size + offset, size) for suffix, offset, size in study.places}
+        self._append(study.content)
+        self.sums.study(study)
         self.samples.append(
             Sample(
-                key=sample.key,
-                patient=sample.person.id,
-                views=tuple(image.view for image in sample.images),
-                sentences=len(sample.sentences),
+                key=study.key,
+                patient=study.patient,
+                views=study.views,
+                sentences=sum(study.sentences.values()),
                 members=places,
             )
         )
 
     def finish(self) -> Shard:
-        self._tar.close()
-        self._file.flush()
+        self._append(_END)
+        self._append(bytes(-self._size % tarfile.RECORDSIZE))
         os.fsync(self._file.fileno())
         self._file.close()
-        with self._path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.rename(self._growing, self._path)
         return Shard(
-            name=self.name,
+            name=self._path.name,
             split=self.split,
-            bytes=self._path.stat().st_size,
-            sha256=digest,
+            bytes=self._size,
+            sha256=self._digest.hexdigest(),
             num_samples=len(self.samples),
             samples=tuple(self.samples),
         )
 
-    def close(self) -> None:
+    def abandon(self) -> None:
         self._file.close()
+        with suppress(OSError):
+            self._growing.unlink()
 
-
-class _Counts:
-    """What a manifest reports, added up study by study."""
-
-    def __init__(self) -> None:
-        self.splits: dict[Split, Counter[str]] = {}
-        self.patients: dict[Split, set[str]] = {}
-        self.findings: dict[Split, dict[str, Counter[Certainty]]] = {}
-        self.labels_origin: Counter[str] = Counter()
-        self.sentences_origin: Counter[str] = Counter()
-        self.licenses: Counter[str] = Counter()
-        self.synthetic = False
-
-    def add(self, sample: SampleJson) -> None:
-        self.splits.setdefault(sample.split, Counter()).update(
-            studies=1,
-            images=len(sample.images),
-            sentences=len(sample.sentences),
-            without_sentences=int(not sample.sentences),
-        )
-        self.patients.setdefault(sample.split, set()).add(sample.person.id)
-        findings = self.findings.setdefault(sample.split, {})
-        for finding, certainty in sample.labels.items():
-            findings.setdefault(finding, Counter())[certainty] += 1
-        self.labels_origin[sample.labels_origin] += 1
-        self.sentences_origin.update(sentence.origin for sentence in sample.sentences)
-        self.licenses[sample.license] += 1
-        self.synthetic |= sample.synthetic
-
-    def manifest(self, **facts: Any) -> Manifest:
-        return Manifest(
-            synthetic=self.synthetic,
-            splits={split: self._split(split) for split in SPLITS if split in self.splits},
-            labels_origin=dict(sorted(self.labels_origin.items())),
-            sentences_origin=dict(sorted(self.sentences_origin.items())),
-            licenses=dict(sorted(self.licenses.items())),
-            **facts,
-        )
-
-    def _split(self, split: Split) -> SplitCounts:
-        findings = {name: dict(sorted(counts.items())) for name, counts in sorted(self.findings[split].items())}
-        return SplitCounts(
-            **{name: self.splits[split][name] for name in ("studies", "images", "sentences", "without_sentences")},
-            patients=len(self.patients[split]),
-            findings=findings,
-        )
-
-
-def _encode(pixels: np.ndarray, image_format: ImageFormat, jpeg_quality: int) -> bytes:
-    options = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if image_format == "jpg" else []
-    done, content = cv2.imencode(f".{image_format}", np.ascontiguousarray(pixels), options)
-    assert done
-    return bytes(content.tobytes())
-
-
-def _take_place(temporary: Path, folder: Path) -> None:
-    if not folder.exists():
-        os.rename(temporary, folder)
-        return
-    old = temporary.with_name(temporary.name + "-old")
-    os.rename(folder, old)
-    try:
-        os.rename(temporary, folder)
-    except OSError:
-        os.rename(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Clears what killed writers of the same folder left behind."""
-    for left in folder.parent.glob(f".{folder.name}.partial-*"):
-        process = left.name.removeprefix(f".{folder.name}.partial-").split("-")[0]
-        if process.isdigit() and int(process) != os.getpid() and not Path(f"/proc/{process}").exists():
-            shutil.rmtree(left, ignore_errors=True)
+    def _append(self, content: bytes) -> None:
+        self._digest.update(content)
+        rest = memoryview(content)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._size += len(content)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlp import __version__, config
-from vlp.data import ShardReader, open_shards
+from vlp.data import ShardReader, open_shards, overlap
+from vlp.data.manifest import shards_digest
 from vlp.errors import DataError
 from vlp.evaluate import examples, predictions
 from vlp.evaluate.config import EvaluateConfig
@@ -57,6 +58,7 @@ def evaluate_model(
 ) -> list[Result]:
     """As `evaluate`, for an engine and shards that are open already."""
     started = time.monotonic()
+    _warn_of_overlap(model, reader, settings)
     _make_folder(settings.output)
     questions = Questions(
         findings=findings,
@@ -91,6 +93,14 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{folder}: cannot make the folder of the results: {error.strerror}") from None
+
+
+def _warn_of_overlap(model: "Engine", reader: ShardReader, settings: EvaluateConfig) -> None:
+    """Says what is known of public sets that share persons or images with those the model was trained on."""
+    same = model.card.get("shards_sha256") == shards_digest(settings.shards)
+    tested = overlap.sources(reader, settings.split)
+    for found in overlap.warnings(model.card.get("sources", ()), tested, same_shards=same):
+        _LOGGER.warning("%s", found.message)
 
 
 def check_splits(reader: ShardReader, settings: EvaluateConfig) -> None:

@@ -1,231 +1,290 @@
-"""Sources to shards: load, read, split, encode in a pool of processes; write in one, in the source's order."""
+"""Sources to shards: load, read, split, encode in a pool of processes; write in one, in the source's order.
 
-import json
-import multiprocessing
-import os
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+A build that is broken off, however hard, goes on from its last closed shards when it is started again, and ends with
+the bytes it would have had in one go.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
+import cv2
 
 from vlp import log
-from vlp.config import Config
-from vlp.data import open_shards
-from vlp.data.manifest import CODE_VERSION, Manifest, is_shard_folder
-from vlp.data.writer import JPEG_QUALITY, EncodedStudy, ImageFormat, ShardWriter, refuse_foreign_folder
-from vlp.errors import DataError
-from vlp.ingest.folder import FolderSource
-from vlp.ingest.phantom.source import PhantomSource
-from vlp.ingest.preparation import Preparation, prepare
-from vlp.ingest.source import Source, StudyFault
-from vlp.ingest.splits import Splits
+from vlp.data.journal import Journal, Refused, refuse_other
+from vlp.data.manifest import CODE_VERSION, QUARANTINE_NAME, Manifest
+from vlp.data.merge import merge as merge_parts
+from vlp.data.packing import PackedStudy
+from vlp.data.storage import Target
+from vlp.data.writer import ShardWriter
+from vlp.errors import DataError, PrivacyError
+from vlp.ingest.config import IngestConfig
+from vlp.ingest.ledger import REFUSED, Ledger, letters_of, phi_of, recorded, sound_entries
+from vlp.ingest.partition import Part
+from vlp.ingest.privacy import PhiBudget
+from vlp.ingest.quarantine import CountsLeftOut, Tally
+from vlp.ingest.splits import warn_of_empty
+from vlp.ingest.work import UnitResult, work_through
 
-AnySource = Annotated[PhantomSource | FolderSource, Field(discriminator="kind")]
-"""Every kind of archive there is; a new one is a file of its own and a name here."""
+__all__ = ["IngestConfig", "ingest"]
 
-_LOOK_AHEAD = 4
-"""Units per worker that may be under way or waiting for their turn, which bounds memory."""
-_SHOWN_FAULTS = 5
 _logger = log.get_logger(__name__)
 
 
-class IngestConfig(Config):
-    """From one archive to one folder of shards."""
-
-    source: AnySource
-    output: Path
-    """Folder of the shards; replaced if it holds shards already."""
-    samples_per_shard: Annotated[int, Field(ge=1)] = 1000
-    image_format: ImageFormat = "jpg"
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = JPEG_QUALITY
-    max_side_px: Annotated[int, Field(ge=16)] | None = None
-    """Larger images are made smaller until their longer side has this length; null keeps their size."""
-    splits: Splits = Splits()
-    """For persons to whom the archive gives no split."""
-    sentences_from_labels: bool = True
-    """Whether studies with labels and no report get sentences made from the labels (marked as made so)."""
-    workers: Annotated[int, Field(ge=0)] | None = None
-    """Processes; null for one per core, 0 for none but this one."""
-    error_budget: Annotated[float, Field(ge=0.0, le=1.0)] = 0.001
-    """Largest share of studies that may be left out because they are damaged."""
-
-    def recipe(self) -> dict[str, Any]:
-        """What decides the content of the shards; where they go and how fast does not."""
-        values: dict[str, Any] = json.loads(self.model_dump_json(exclude={"output", "workers", "error_budget"}))
-        return values
-
-    def preparation(self) -> Preparation:
-        """What is done to each study."""
-        return Preparation(
-            max_side_px=self.max_side_px,
-            image_format=self.image_format,
-            jpeg_quality=self.jpeg_quality,
-            splits=self.splits,
-            sentences_from_labels=self.sentences_from_labels,
-        )
-
-
-def ingest(config: IngestConfig, *, output: Path | None = None, again: bool = False) -> Manifest:
+def ingest(config: IngestConfig, *, output: Path | str | None = None, again: bool = False) -> Manifest:
     """Makes the shards `config` describes and returns their manifest.
 
-    A folder that the same recipe, archive and version made before is left as it is, unless `again`.
+    A folder that the same recipe, archive and version made before is left as it is, unless `again`.  A build that was
+    broken off is continued, unless `again`.
 
     Raises:
         DataError: for an empty archive, more damaged studies than the budget allows, studies none of which has a
-            sentence, or an output folder that holds something else.  Then nothing is left behind.
+            sentence, an output that holds something else, another recipe's unfinished build, or an archive that
+            changes meanwhile.  The output is then as it was; closed shards are kept aside for the next start, unless
+            they are of no use to it.
+        PrivacyError: if more studies hold something identifying than was declared, or a key is missing.
     """
-    folder = output or config.output
-    refuse_foreign_folder(folder)
-    fingerprint = config.source.fingerprint()
-    done = None if again else _finished(folder, config, fingerprint)
+    part = Part.parse(config.part) if config.part else None
+    target = config.target_for_part(output)
+    target.refuse_foreign()
+    fingerprint = config.fingerprint()
+    done = None if again else _finished(target, config, fingerprint)
     if done is not None:
-        _logger.info("%s: these shards are already made; nothing to do", folder)
+        _clear_up(target, config)
+        _logger.info("%s: these shards are already made; nothing to do", target.name)
         return done
-    units = config.source.units()
+    if config.merge is not None:
+        return _merge(config, target, fingerprint)
+    units = list(config.source.units())
     if not units:
         raise DataError(f"source {config.source.name}: the archive is empty")
-    writer = ShardWriter(
-        folder,
-        samples_per_shard=config.samples_per_shard,
-        image_format=config.image_format,
-        salt=config.splits.salt,
-        recipe=config.recipe(),
-        source_fingerprint=fingerprint,
-    )
-    workers = min(_num_workers(config), len(units))
-    with writer:
-        tally = _Tally(config.error_budget)
-        items = _results(config.source, units, config.preparation(), workers)
-        for item in log.progress(items, description=f"sharding {config.source.name}", unit="studies"):
-            if isinstance(item, StudyFault):
-                tally.fault(item)
-            else:
-                tally.study(item)
-                writer.write(item)
-        tally.judge()
+    target.prepare()
+    with target.writing():
+        journal = Journal(target.journal)
+    with journal:
+        try:
+            return _Build(config, target, journal, part, units, fingerprint).run(again=again)
+        finally:
+            _leave(target, journal)
+
+
+class ChangedSourceError(DataError):
+    """The archive's table of contents is not what it was when the build began."""
+
+
+class _Build:
+    """One start of a build, the first one or one that goes on."""
+
+    def __init__(
+        self,
+        config: IngestConfig,
+        target: Target,
+        journal: Journal,
+        part: Part | None,
+        units: Sequence[str],
+        fingerprint: str,
+    ) -> None:
+        self._config = config
+        self._target = target
+        self._journal = journal
+        self._part = part
+        self._units = part.of(units) if part else units
+        self._fingerprint = fingerprint
+        self._work = config.work()
+
+    def run(self, *, again: bool) -> Manifest:
+        self._begin(again=again)
+        salt = self._config.splits.salt
+        ledger = Ledger(self._units, self._journal.entries, privacy=self._work.privacy, salt=salt)
+        writer = ShardWriter(
+            self._target,
+            samples_per_shard=self._config.samples_per_shard,
+            image_format=self._config.image_format,
+            salt=salt,
+            recipe=self._config.recipe(),
+            source_fingerprint=self._fingerprint,
+            journal=self._journal,
+            notes=ledger.notes,
+        )
+        with writer:
+            try:
+                self._write(ledger, writer)
+                self._refuse_change()
+                self._add_left_out(ledger)
+                if self._part is None:  # the parts are judged together
+                    studies, mute = writer.num_studies, writer.num_mute
+                    _judge(self._config, ledger.tally, ledger.phi, studies=studies, mute=mute)
+            except (ChangedSourceError, PrivacyError):
+                # A mixture of two archives is of no use, and what identifies persons is not kept aside either.
+                self._journal.start(self._identity())
+                raise
+            self._describe(ledger, writer)
+        assert writer.manifest is not None
+        _report(self._config, writer.manifest, ledger.tally)
+        return writer.manifest
+
+    def _begin(self, *, again: bool) -> None:
+        identity = self._identity()
+        if again or not self._journal.entries:
+            with self._target.writing():
+                self._journal.start(identity)
+            return
+        refuse_other(self._journal, identity, name=self._target.name)
+        kept = next(
+            (count for count, entry in enumerate(self._journal.entries) if not self._target.kept(entry.shard)),
+            len(self._journal.entries),
+        )
+        self._journal.cut(kept)
+        self._try_refused_again()
+        studies = sum(entry.shard.num_samples for entry in self._journal.entries)
+        if studies:
+            _logger.info(
+                "%s: going on after %d closed shards with %d studies",
+                self._target.name, len(self._journal.entries), studies,
+            )  # fmt: skip
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same for two starts to be of one build."""
+        return {
+            "recipe": self._config.recipe(),
+            "archive": self._fingerprint,
+            "units": hashlib.sha256("\0".join(self._units).encode(errors="surrogatepass")).hexdigest(),
+            "part": str(self._part) if self._part else None,
+            "vlp": CODE_VERSION,
+            "opencv": cv2.__version__,
+        }
+
+    def _try_refused_again(self) -> None:
+        """Somebody may have repaired the archive because of what was refused; then shards after that are void."""
+        letters = recorded(self._journal.entries)
+        refused = [number for number, known in enumerate(letters) if REFUSED in known]
+        with closing(self._results(refused)) as results:
+            found = log.progress(results, description="looking again at what was refused", total=len(refused))
+            for number, result in zip(refused, found, strict=True):
+                if letters_of(result.outcomes) != letters[number]:
+                    self._journal.cut(sound_entries(self._journal.entries, number))
+                    return
+
+    def _write(self, ledger: Ledger, writer: ShardWriter) -> None:
+        studies = self._studies(ledger)
+        for study in log.progress(studies, description=f"sharding {self._config.source.name}", unit="studies"):
+            writer.add(study)
+
+    def _studies(self, ledger: Ledger) -> Iterator[PackedStudy]:
+        todo = ledger.todo()
+        with closing(self._results(todo)) as results:
+            for number, result in zip(todo, results, strict=True):
+                yield from ledger.enter(number, result)
+                if self._part is None:
+                    ledger.phi.judge(final=False)
+
+    def _add_left_out(self, ledger: Ledger) -> None:
+        """What the archive's table of contents left out; of several parts the first one reports it."""
+        source = self._config.source
+        if isinstance(source, CountsLeftOut) and (self._part is None or self._part.number == 1):
+            left_out = Counter(source.left_out())
+            ledger.tally.left_out += left_out
+            ledger.read += left_out.total()
+
+    def _describe(self, ledger: Ledger, writer: ShardWriter) -> None:
+        """What the manifest says beyond what the writer knows."""
+        tally = ledger.tally
         writer.faults.update(tally.faults)
-    assert writer.manifest is not None
-    tally.report()
-    return writer.manifest
+        writer.facts["read"] = ledger.read
+        writer.facts["left_out"] = dict(sorted(tally.left_out.items()))
+        writer.facts["privacy"] = dict(sorted(ledger.phi.summary().items()))
+        if self._part is not None:
+            writer.facts["part"] = str(self._part)
+        if tally.refused:
+            writer.beside[QUARANTINE_NAME] = tally.lines()
 
+    def _results(self, numbers: Sequence[int]) -> Generator[UnitResult, None, None]:
+        units = [self._units[number] for number in numbers]
+        return work_through(self._work, units, workers=self._config.num_workers())
 
-@dataclass(slots=True)
-class _Tally:
-    """Counts what came, and says when too much of it is damaged or mute."""
-
-    error_budget: float
-    faults: Counter[str] = field(default_factory=Counter)
-    shown: list[str] = field(default_factory=list)
-    studies: int = 0
-    mute: int = 0
-
-    def fault(self, fault: StudyFault) -> None:
-        self.faults[fault.code] += 1
-        if len(self.shown) < _SHOWN_FAULTS:
-            self.shown.append(fault.message)
-
-    def study(self, encoded: EncodedStudy) -> None:
-        self.studies += 1
-        self.mute += not encoded.study.sentences
-
-    def judge(self) -> None:
-        bad = self.faults.total()
-        total = self.studies + bad
-        if total == 0:
-            raise DataError("the archive holds no study")
-        if _too_many(bad, self.studies, self.error_budget):
-            counts = ", ".join(f"{count} {code}" for code, count in self.faults.most_common())
-            raise DataError(
-                f"{bad} of {total} studies cannot be used ({counts}), more than error_budget {self.error_budget:g} "
-                f"allows; first: {self.shown[0]}"
-            )
-        if self.mute == self.studies:
-            raise DataError(
-                f"none of the {self.studies} studies has a sentence to train on; "
-                "the archive needs reports, or labels with sentences_from_labels: true"
+    def _refuse_change(self) -> None:
+        if self._config.fingerprint() != self._fingerprint:
+            raise ChangedSourceError(
+                f"source {self._config.source.name}: the archive changed while it was being read; "
+                "run it again when nobody writes to it"
             )
 
-    def report(self) -> None:
-        if self.mute:
-            _logger.info("%d of %d studies have no sentence; training leaves them out", self.mute, self.studies)
-        if self.faults:
-            _logger.warning("%d studies left out: %s", self.faults.total(), "; ".join(self.shown))
+
+def _leave(target: Target, journal: Journal) -> None:
+    """Says what is kept of a build that did not end, and otherwise leaves nothing behind."""
+    if journal.removed:
+        return  # what lies there by now is somebody else's
+    if journal.entries:
+        _logger.warning(
+            "%s: %d closed shards are kept aside; the same command goes on from there, --again starts afresh",
+            target.name, len(journal.entries),
+        )  # fmt: skip
+        return
+    target.discard()
+    journal.remove()
+    target.retreat()
 
 
-def _finished(folder: Path, config: IngestConfig, fingerprint: str) -> Manifest | None:
-    if not is_shard_folder(folder):
+def _merge(config: IngestConfig, whole: Target, fingerprint: str) -> Manifest:
+    tally = Tally()
+
+    def approve(manifest: Manifest, refused: Sequence[Refused]) -> None:
+        tally.refused.extend(refused)
+        tally.left_out.update(manifest.left_out)
+        mute = sum(split.without_sentences for split in manifest.splits.values())
+        phi = phi_of(manifest.privacy, config.privacy)
+        _judge(config, tally, phi, studies=manifest.num_studies, mute=mute)
+
+    facts = {"recipe": config.recipe(), "source_fingerprint": fingerprint, "vlp_version": CODE_VERSION}
+    manifest = merge_parts(_parts(config, whole), whole, facts=facts, approve=approve)
+    _report(config, manifest, tally)
+    return manifest
+
+
+def _parts(config: IngestConfig, whole: Target) -> list[Target]:
+    count = config.merge or 0
+    return [whole.part(Part(number=number, count=count).folder) for number in range(1, count + 1)]
+
+
+def _clear_up(target: Target, config: IngestConfig) -> None:
+    """Deletes what a kill just after the end left behind; another recipe's unfinished build is none of it."""
+    if target.journal.exists() and not target.partial.exists():
+        with target.writing(), Journal(target.journal) as journal:
+            target.settle()
+            target.discard()
+            journal.remove()
+    for part in _parts(config, target):
+        part.delete()
+
+
+def _judge(config: IngestConfig, tally: Tally, phi: PhiBudget, *, studies: int, mute: int) -> None:
+    phi.judge(final=True)
+    tally.judge(config.budget(), studies=studies, mute=mute)
+
+
+def _report(config: IngestConfig, manifest: Manifest, tally: Tally) -> None:
+    """What a person should know of shards that were just made."""
+    mute = sum(split.without_sentences for split in manifest.splits.values())
+    if mute:
+        _logger.info("%d of %d studies have no sentence; training leaves them out", mute, manifest.num_studies)
+    if tally.refused:
+        _logger.warning("%d studies left out: %s", len(tally.refused), tally.shown())
+    if manifest.part is None:
+        warn_of_empty(config.splits, {name: split.studies for name, split in manifest.splits.items()})
+
+
+def _finished(target: Target, config: IngestConfig, fingerprint: str) -> Manifest | None:
+    manifest = target.finished()
+    if manifest is None:
         return None
-    try:
-        manifest = open_shards(folder).manifest
-    except DataError:
-        return None  # damaged: made again
     same = (
         manifest.recipe == config.recipe()
         and manifest.source_fingerprint == fingerprint
         and manifest.vlp_version == CODE_VERSION
-        and not _too_many(sum(manifest.faults.values()), manifest.num_studies, config.error_budget)
+        and manifest.part == config.part
+        and (config.part is not None or not config.budget().exceeded(manifest.faults, manifest.num_studies))
     )
     return manifest if same else None
-
-
-def _too_many(faults: int, studies: int, error_budget: float) -> bool:
-    return faults > error_budget * (studies + faults)
-
-
-def _num_workers(config: IngestConfig) -> int:
-    return len(os.sched_getaffinity(0)) if config.workers is None else config.workers
-
-
-def _results(
-    source: Source, units: Sequence[str], preparation: Preparation, workers: int
-) -> Iterator[EncodedStudy | StudyFault]:
-    """The prepared studies of all units, in order, whoever prepared them."""
-    if workers <= 1:
-        for unit in units:
-            yield from _prepare_unit(source, unit, preparation)
-        return
-    # Spawned, not forked: the calling program may hold threads and devices.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(source, preparation))
-    try:
-        waiting: deque[Future[list[EncodedStudy | StudyFault]]] = deque()
-        for unit in units:
-            waiting.append(pool.submit(_work, unit))
-            if len(waiting) >= workers * _LOOK_AHEAD:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
-    except BrokenProcessPool:
-        raise DataError("a worker process died, perhaps for lack of memory; try fewer workers") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _prepare_unit(source: Source, unit: str, preparation: Preparation) -> Iterator[EncodedStudy | StudyFault]:
-    try:
-        for loaded in source.load(unit):
-            yield loaded if isinstance(loaded, StudyFault) else prepare(loaded, preparation)
-    except DataError as error:
-        yield StudyFault(code="unreadable_unit", message=str(error))
-
-
-_worker: tuple[Source, Preparation] | None = None
-
-
-def _start_worker(source: Source, preparation: Preparation) -> None:
-    global _worker
-    import cv2
-
-    cv2.setNumThreads(0)
-    _worker = source, preparation
-
-
-def _work(unit: str) -> list[EncodedStudy | StudyFault]:
-    assert _worker is not None
-    source, preparation = _worker
-    return list(_prepare_unit(source, unit, preparation))

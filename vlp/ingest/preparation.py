@@ -1,6 +1,5 @@
 """What happens to one study between its archive and its shard: size, sentences, labels, split, encoding."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import cv2
@@ -10,10 +9,12 @@ from vlp.data.schema import LabelsOrigin
 from vlp.data.writer import EncodedStudy, ImageFormat, encode_study
 from vlp.errors import DataError
 from vlp.ingest.source import StudyFault
-from vlp.ingest.splits import Splits, assign
-from vlp.records import Certainty, ImageFile, LoadedStudy, Mask, Region, Sentence, Study
-from vlp.reports import label, read
+from vlp.ingest.splits import Splits
+from vlp.records import ImageFile, LoadedStudy, Mask, Region, Study
+from vlp.reports import resolve
 from vlp.reports.findings import sentence_from_label
+from vlp.reports.language import is_foreign
+from vlp.reports.readers import ReaderConfig, RulesReaderConfig, make_reader
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class Preparation:
     jpeg_quality: int = 95
     splits: Splits = Splits()
     sentences_from_labels: bool = True
+    reader: ReaderConfig = RulesReaderConfig()
 
 
 def prepare(loaded: LoadedStudy, preparation: Preparation) -> EncodedStudy | StudyFault:
@@ -45,28 +47,33 @@ def prepare(loaded: LoadedStudy, preparation: Preparation) -> EncodedStudy | Stu
 def complete(study: Study, preparation: Preparation) -> tuple[Study, LabelsOrigin]:
     """The study with sentences, labels and a split, and where its labels come from.
 
-    Sentences are read from the report.  Where there is none, they are made from the labels, if that is wanted.
-    The archive's own labels win; where it has none, the report's are read.
+    Sentences are read from the report.  Where there is none, or it is in another language than English (its words are
+    kept, with the language), they are made from the labels, if that is wanted.  The archive's own labels win; where
+    it has none, the report's are read.
 
     Raises:
         DataError: if the report cannot be written as UTF-8.
+        BackendError: if the reader of reports that is asked for cannot be had.
     """
-    if study.report is not None and not _is_text(study.report.text):
-        raise DataError("the report holds half a character (a lone surrogate); its encoding is broken")
-    labels: Mapping[str, Certainty] = study.labels
+    report, labels, sentences = study.report, study.labels, study.sentences
     labels_origin: LabelsOrigin = "source" if labels else "none"
-    if study.report is not None and not labels:
-        labels = label(study.report.text)
-        labels_origin = "report" if labels else "none"
-    sentences: tuple[Sentence, ...] = ()
-    if study.report is not None:
-        sentences = study.sentences or read(study.report.text)
-    elif preparation.sentences_from_labels:
+    readable = False
+    if report is not None:
+        if not _is_text(report.text):
+            raise DataError("the report holds half a character (a lone surrogate); its encoding is broken")
+        # English is what an archive says that says nothing, so there the reader looks for itself.
+        stated = None if report.language == "en" else report.language
+        reading = make_reader(preparation.reader).read(report.text, language=stated)
+        report = replace(report, language=reading.language)
+        readable = not is_foreign(reading.language)
+        sentences = sentences or (reading.sentences if readable else ())
+        if readable and not labels:
+            labels = resolve(reading.sentences)
+            labels_origin = "report" if labels else "none"
+    if not readable and not sentences and preparation.sentences_from_labels:
         sentences = tuple(sentence_from_label(finding, certainty) for finding, certainty in labels.items())
-    split = study.split
-    if split is None:
-        split = assign(study.person.id, salt=preparation.splits.salt, fractions=preparation.splits.fractions)
-    return replace(study, sentences=sentences, labels=labels, split=split), labels_origin
+    split = preparation.splits.split_of(study)
+    return replace(study, report=report, sentences=sentences, labels=labels, split=split), labels_origin
 
 
 def _is_text(text: str) -> bool:

@@ -5,19 +5,24 @@ from typing import Literal
 
 from vlp.records import Certainty, Sentence
 from vlp.reports.findings import LABEL_SETS, NO_FINDING, VOCABULARY
+from vlp.reports.language import detect_language, is_foreign
 from vlp.reports.reader import read
 
 _ORDER = (Certainty.ABSENT, Certainty.UNCERTAIN, Certainty.PRESENT)
 _DEVICE = "support device"
 
 
-def label(text: str, *, names: Literal["nih14", "chexpert14"] | None = None) -> dict[str, Certainty]:
+def label(
+    text: str, *, names: Literal["nih14", "chexpert14"] | None = None, language: str | None = None
+) -> dict[str, Certainty]:
     """What `text` says of each finding it mentions: canonical names, or those of a label set.
 
     Several mentions of one finding resolve as present over uncertain over absent, as in the CheXpert labeler: one
-    sentence that affirms outweighs any number that deny.  A finding that is not mentioned has no key.
+    sentence that affirms outweighs any number that deny.  A finding that is not mentioned has no key.  A report in
+    another language than English (None: see `detect_language`) has no labels at all.
     """
-    return resolve(read(text), names=names)
+    language = language or detect_language(text)
+    return {} if is_foreign(language) else resolve(read(text, language=language), names=names)
 
 
 def resolve(

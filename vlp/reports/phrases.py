@@ -1,8 +1,8 @@
 """Finding many wordings in a sentence at once: words, a small pattern language, and a tree of words.
 
 A pattern is a row of words.  `(a|b c)` is a choice, `(a|b)?` may be left out, `~` stands for up to eight filler words.
-Words are compared without case and without the plural "s".  Looking words up in a tree costs one dictionary access
-per word of the sentence, however many patterns there are.
+Words are compared without case and without the plural "s"; "w/o" is "without", and every mark of a removed word is
+"xxxx".  Looking words up in a tree costs one dictionary access per word, however many patterns there are.
 """
 
 import re
@@ -12,6 +12,8 @@ from functools import lru_cache
 from itertools import product
 from typing import Any, Generic, TypeVar
 
+from vlp.reports import marks
+
 Value = TypeVar("Value")
 
 GAP = "~"
@@ -19,8 +21,17 @@ _MAX_GAP = 8
 _VALUES = ""
 """Key under which a node of the tree keeps the values of the patterns that end there; no word is empty."""
 
-_WORD = re.compile(r"\b[whrs]/[oxp]\b|[^\W_]+(?:['’][^\W_]+)?|[,;:()/]", re.IGNORECASE)
+_SHORT = {"w/o": "without", "w/": "with", "b/l": "bilateral"}
+_WORD = re.compile(
+    rf"(?P<mark>{marks.PATTERN})|\b(?:[wW]/[oO]|[hHrR]/[oO]|[sS]/[pP]|[cC]/[wW]|[bB]/[lL]|[dD]/[tT])\b|\b[wW]/"
+    r"|[^\W_]+(?:['’][^\W_]+)?|[,;:()/?]"
+)
 _PART = re.compile(r"\(([^)]*)\)(\?)?|(\S+)")
+
+
+def word_set(words: str) -> frozenset[str]:
+    """The words of a line, to be looked up in."""
+    return frozenset(words.split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +47,8 @@ class Word:
 def normal_form(word: str) -> str:
     """Lower case without the plural "s": "Opacities" -> "opacity", "masses" -> "mass", "atelectasis" unchanged."""
     word = word.lower()
+    if "/" in word:
+        return _SHORT.get(word, word)
     if len(word) <= 3 or not word.endswith("s") or word.endswith(("ss", "us", "is")):
         return word
     if word.endswith("sses"):
@@ -45,7 +58,10 @@ def normal_form(word: str) -> str:
 
 def find_words(text: str, start: int, end: int) -> list[Word]:
     """The words and marks of `text[start:end]`, with positions in `text`."""
-    return [Word(normal_form(match.group()), match.start(), match.end()) for match in _WORD.finditer(text, start, end)]
+    return [
+        Word(marks.FORM if match["mark"] else normal_form(match.group()), match.start(), match.end())
+        for match in _WORD.finditer(text, start, end)
+    ]
 
 
 def expand(pattern: str) -> list[tuple[str, ...]]:

@@ -1,27 +1,58 @@
-"""From a report's text to statements: one `Sentence` per finding a written sentence speaks of."""
+"""From a report's text to statements: one `Sentence` per finding a written sentence speaks of, by rules alone."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import cache, lru_cache
+from types import MappingProxyType
 
 from vlp.records import Certainty, Sentence
-from vlp.reports.certainty import Mention, Polarity, fillers, judge
+from vlp.reports.certainty import Mention, Polarity, Verdict, fillers, judge
+from vlp.reports.claims import find_claims
 from vlp.reports.findings import VOCABULARY, load_data, sentence_text
-from vlp.reports.locations import compose, find_location, find_severity, parts
-from vlp.reports.phrases import Phrases, Word, find_words
+from vlp.reports.language import ENGLISH, detect_language, is_foreign
+from vlp.reports.locations import Place, parts
+from vlp.reports.marks import normalised
+from vlp.reports.phrases import Phrases, find_words
 from vlp.reports.sections import find_sections
 from vlp.reports.sentences import Span, find_sentences
+from vlp.reports.wording import training_text
+
+
+class LeftOut(StrEnum):
+    """Why a written sentence, or a statement in it, gives no training sentence."""
+
+    BOILERPLATE = "about the work"
+    ELSEWHEN = "past or supposed"
+    COMPARISON = "only compares"
+    OVERRULED = "overruled"
+    """By an addendum or the final report, or a tentative denial by plain words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What a reader made of one report."""
+
+    sentences: tuple[Sentence, ...]
+    language: str = ENGLISH
+    left_out: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """How many sentences or statements give no training sentence, by reason (`LeftOut`, or a back-end's own)."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Statement:
+class Statement:
+    """What a sentence says of one finding in one place."""
+
     finding: str
     certainty: Certainty
-    location: str | None
-    severity: str | None
-    sign: bool
+    location: str | None = None
+    severity: str | None = None
+    sign: bool = False
     """Whether only a sign of the finding is stated."""
+    tentative: bool = False
+    """Whether it denies no more than that something is new."""
 
     @property
     def outranked(self) -> bool:
@@ -29,36 +60,95 @@ class _Statement:
         return self.sign and self.certainty is not Certainty.ABSENT
 
 
-def read(text: str) -> tuple[Sentence, ...]:
+def read(text: str, *, language: str | None = None) -> tuple[Sentence, ...]:
+    """The sentences of `read_report`."""
+    return read_report(text, language=language).sentences
+
+
+def read_report(text: str, *, language: str | None = None) -> Reading:
     """Every statement of a report's findings and impression (or of a text without headings), in order.
 
-    A sentence that speaks of several findings gives several records with the same span; one that speaks of none gives
-    one with `finding=None` and its own words as text.  Boilerplate ("Comparison: none", "Dictated by ...") is dropped.
-    What is only supposed or remembered ("evaluate for", "history of") states no finding.  A sign ("blunting of the
-    costophrenic angle") states the finding it implies unless the report denies that in plain words.
+    A sentence that speaks of several findings, or of one in several places, gives several records with the same span;
+    one that speaks of none gives one with `finding=None` and its own words as text, without what only compares.
+    Boilerplate ("Comparison: none", "Dictated by ...") is dropped, and so is what is only supposed or remembered
+    ("evaluate for", "history of").  A sign ("blunting of the costophrenic angle") states the finding it implies unless
+    the report denies that in plain words.  An addendum overrules the report, the report overrules its wet read.
 
     Spans point into `text`, which is never changed.  Any string can be read; words of no language we know make
     sentences without findings.
+
+    Args:
+        text: the report as written.
+        language: its language ("en", "de" ...); None looks for itself.  Sentences of another language than English
+            keep their words and state nothing: rules for English would find a pneumothorax in "kein Pneumothorax".
     """
+    language = language or detect_language(text)
     spans = find_sentences(text, find_sections(text))
-    read_spans = [(span, _statements(text[span.start : span.end])) for span in spans]
-    denied = {
-        statement.finding
-        for _, statements in read_spans
-        for statement in statements
-        if statement.certainty is Certainty.ABSENT and not statement.sign
-    }
+    if is_foreign(language):
+        sentences = (_unspecific(span, normalised(" ".join(text[span.start : span.end].split()))) for span in spans)
+        return Reading(sentences=tuple(sentences), language=language)
+    heard = [Heard(span, *_understand(text[span.start : span.end])) for span in spans]
+    return settle(heard, language=language)
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """One written sentence, what it states, and what stands for it where it states nothing."""
+
+    span: Span
+    statements: tuple[Statement, ...]
+    text: str | None
+    """Its training text where it states no finding; None where it has none."""
+    reason: LeftOut
+    """Why it has none."""
+
+
+def settle(heard: Sequence[Heard], *, language: str) -> Reading:
+    """The sentences of a report, their contradictions settled."""
+    said = [(item.span.section, statement) for item in heard for statement in item.statements]
+    denied = {one.finding for _, one in said if one.certainty is Certainty.ABSENT and not one.sign}
+    affirmed = {one.finding for _, one in said if one.certainty is not Certainty.ABSENT}
+    later = _later(said)
+    left_out: Counter[str] = Counter()
     sentences: list[Sentence] = []
-    for span, statements in read_spans:
-        kept = [said for said in statements if not (said.outranked and said.finding in denied)]
-        sentences.extend(_sentence(span, said) for said in kept)
-        written = text[span.start : span.end]
-        if not kept and not _boilerplate().search(written[:_LONGEST_BOILERPLATE]):
-            sentences.append(_unspecific(span, written))
-    return tuple(sentences)
+    for item in heard:
+        kept = [one for one in item.statements if not (one.outranked and one.finding in denied)]
+        standing = [one for one in kept if not (one.tentative and one.finding in affirmed)]
+        standing = [one for one in standing if _stands(item.span.section, one, later)]
+        sentences.extend(_sentence(item.span, one) for one in standing)
+        left_out[LeftOut.OVERRULED] += len(kept) - len(standing)
+        if kept:
+            continue
+        if item.text is None:
+            left_out[item.reason] += 1
+        else:
+            sentences.append(_unspecific(item.span, item.text))
+    counts = {str(reason): count for reason, count in left_out.items() if count}
+    return Reading(sentences=tuple(sentences), language=language, left_out=MappingProxyType(counts))
 
 
-def _sentence(span: Span, said: _Statement) -> Sentence:
+_RANKS = {"wet read": 0, "addendum": 2}
+_Said = tuple[int, Statement]
+
+
+def _later(said: Sequence[tuple[str, Statement]]) -> Mapping[str, Sequence[_Said]]:
+    """Finding -> what is said of it and how late (wet read, report, addendum); empty where all is of one time."""
+    ranks = {_RANKS.get(section, 1) for section, _ in said}
+    found: dict[str, list[_Said]] = {}
+    for section, statement in said if len(ranks) > 1 else ():
+        found.setdefault(statement.finding, []).append((_RANKS.get(section, 1), statement))
+    return found
+
+
+def _stands(section: str, statement: Statement, later: Mapping[str, Sequence[_Said]]) -> bool:
+    """Whether no later part of the report says otherwise: it may agree, or speak of the other side."""
+    rank, (side, _) = _RANKS.get(section, 1), parts(statement.location or "")
+    after = [one for when, one in later.get(statement.finding, ()) if when > rank]
+    elsewhere = {parts(one.location or "")[0] for one in after} | {side} == {"left", "right"}
+    return not after or elsewhere or any(one.certainty is statement.certainty for one in after)
+
+
+def _sentence(span: Span, said: Statement) -> Sentence:
     return Sentence(
         start=span.start,
         end=span.end,
@@ -71,15 +161,10 @@ def _sentence(span: Span, said: _Statement) -> Sentence:
     )
 
 
-def _unspecific(span: Span, written: str) -> Sentence:
+def _unspecific(span: Span, text: str) -> Sentence:
     """A statement about no finding of the vocabulary, in its own words."""
     return Sentence(
-        start=span.start,
-        end=span.end,
-        section=span.section,
-        finding=None,
-        certainty=Certainty.PRESENT,
-        text=" ".join(written.split()),
+        start=span.start, end=span.end, section=span.section, finding=None, certainty=Certainty.PRESENT, text=text
     )
 
 
@@ -109,147 +194,91 @@ def _wordings() -> Phrases[_MEANING]:
 
 
 @lru_cache(maxsize=16384)
-def _statements(written: str) -> tuple[_Statement, ...]:
-    """What one sentence states; reports repeat themselves, so sentences read before are remembered."""
-    words = find_words(written, 0, len(written))
-    forms = [word.form for word in words]
-    mentions = [
+def _understand(written: str) -> tuple[tuple[Statement, ...], str | None, LeftOut]:
+    """What one sentence states, its training text where it states nothing, and why it has none.
+
+    Reports repeat themselves, so sentences read before are remembered.
+    """
+    statements, elsewhen = find_statements(written)
+    if not all(said.outranked for said in statements):
+        return statements, None, LeftOut.OVERRULED  # something of it is always kept
+    if elsewhen and not statements:
+        return (), None, LeftOut.ELSEWHEN
+    return (statements, *own_words(written))
+
+
+def own_words(written: str) -> tuple[str | None, LeftOut]:
+    """The training text of a sentence that states no finding; None, and why, where it says nothing of the chest."""
+    if _boilerplate().search(written[:_LONGEST_BOILERPLATE]):
+        return None, LeftOut.BOILERPLATE
+    return training_text(written), LeftOut.COMPARISON
+
+
+def find_mentions(forms: Sequence[str]) -> list[Mention]:
+    """Where words (in normal form) name findings, in order; a wording may name several."""
+    return [
         Mention(finding, polarity, match.begin, match.end)
         for match in _wordings().find(forms)
         for finding, polarity in match.values
         if finding
     ]
-    certainties = judge(forms, mentions)
-    claims = _claims(words, mentions)
-    statements: dict[tuple[str, Certainty], _Statement] = {}
-    location: str | None = None
-    for mention, certainty, claim in zip(mentions, certainties, claims, strict=True):
-        place = _place(claim, text=None if certainty is Certainty.ABSENT else written)
-        location = place or (location if claim.follows else None)
-        if certainty is None:
-            continue
-        said = _Statement(
-            finding=mention.finding,
-            certainty=certainty,
-            location=location if VOCABULARY[mention.finding].place else None,
-            severity=None
-            if certainty is Certainty.ABSENT
-            else find_severity(claim.before) or find_severity(claim.after),
-            sign=mention.polarity == "sign",
-        )
-        known = statements.get((mention.finding, certainty))
-        if known is None or (known.location is None and said.location) or (known.sign and not said.sign):
-            statements[mention.finding, certainty] = said
-    plain = {said.finding for said in statements.values() if not said.sign}
-    return tuple(said for said in statements.values() if not (said.outranked and said.finding in plain))
 
 
-def _place(claim: "_Claim", *, text: str | None) -> str | None:
-    """The place in front of a mention or within it, completed from behind it ("apical pneumothorax on the left")."""
-    side, zone = parts(find_location(claim.before) or "")
-    side_behind, zone_behind = parts(find_location(claim.after) or "")
-    side, zone = side or side_behind, zone or zone_behind
-    if side is None and text is not None:
-        side, _ = parts(find_location([*claim.before, *claim.after], text=text) or "")
-    return compose(side, zone)
-
-
-@dataclass(frozen=True, slots=True)
-class _Claim:
-    """The words around a mention that say where and how large it is."""
-
-    before: Sequence[Word]
-    after: Sequence[Word]
-    follows: bool
-    """Whether the mention is one thing with the one before it and shares its place: "right basilar atelectasis or
-    pneumonia", "opacity in the left base may represent pneumonia", "left effusion with adjacent atelectasis"."""
-
-
-_PREPOSITIONS = frozenset({"in", "at", "of", "within", "on", "along", "near", "involving", "overlying", "throughout"})
-_JOINTS = frozenset(
-    {"and", "or", "with", ",", "versus", "vs", "nor", "but", "plus", "/", ";", "without", "no", "there"}
-)
-_ALTERNATIVES = frozenset({"or", "versus", "vs", "/"})
-_COMPARISONS = frozenset({"greater", "larger", "smaller", "more", "less", "worse"})
-_MAX_HEADING = 6
-"""Words before a colon at the start of a sentence ("Lungs and pleura:") that name an organ and not a place."""
-_SAME_PLACE = frozenset(
-    [
-        "likely",
-        "probably",
-        "probable",
-        "represent",
-        "representing",
-        "reflect",
-        "reflecting",
-        "consistent",
-        "compatible",
-        "suggest",
-        "suggesting",
-        "suggestive",
-        "concerning",
-        "suspicious",
-        "may",
-        "could",
-        "might",
-        "due",
-        "adjacent",
-        "associated",
-        "underlying",
-        "overlying",
-        "compressive",
-        "keeping",
-    ]
-)
-"""Words between two mentions that make the second the cause, the meaning or the neighbour of the first."""
-
-
-def _claims(words: Sequence[Word], mentions: Sequence[Mention]) -> Iterator[_Claim]:
-    """The words each mention may take its place from: no word serves two wordings."""
-    spans = list(dict.fromkeys((mention.begin, mention.end) for mention in mentions))
+def find_statements(written: str) -> tuple[tuple[Statement, ...], bool]:
+    """What one sentence states, and whether it names a finding of another time (past, supposed) or to be looked for."""
+    words = find_words(written, 0, len(written))
+    forms = [word.form for word in words]
+    mentions = find_mentions(forms)
+    if not mentions:
+        return (), False
+    verdicts = judge(forms, mentions)
+    spans: dict[tuple[int, int], bool] = {}
+    for mention, verdict in zip(mentions, verdicts, strict=True):
+        denied = verdict is not None and verdict.certainty is Certainty.ABSENT
+        span = (mention.begin, mention.end)
+        spans[span] = spans.get(span, True) and denied
     signs = {(mention.begin, mention.end) for mention in mentions if mention.polarity == "sign"}
-    claims: dict[tuple[int, int], _Claim] = {}
-    previous_end = 0
-    heading = words[: min(_MAX_HEADING, spans[0][0])] if spans else ()
-    start = next((index + 1 for index, word in enumerate(heading) if word.form == ":"), 0)
-    for index, (begin, end) in enumerate(spans):
-        last = index + 1 == len(spans)
-        following = len(words) if last else max(spans[index + 1][0], end)
-        stop = _claim_end(words, end, following, first=start, last=last)
-        between = {word.form for word in words[previous_end:begin]}
-        # "opacity at the left base with a meniscus": a sign goes with what it is a sign of.
-        same = _ALTERNATIVES | {"with"} if (begin, end) in signs else _ALTERNATIVES
-        follows = previous_end > 0 and (between & _JOINTS <= same or bool(between & _SAME_PLACE))
-        claims[begin, end] = _Claim(before=words[start:end], after=words[end:stop], follows=follows)
-        previous_end, start = end, stop
-    return (claims[mention.begin, mention.end] for mention in mentions)
+    claims = find_claims(words, spans, signs=signs, written=written)
+    found: list[Statement] = []
+    for mention, verdict in zip(mentions, verdicts, strict=True):
+        if verdict is not None:
+            claim = claims[mention.begin, mention.end]
+            found.extend(_statements(mention, verdict, claim.places, claim.severity))
+    return _united(found), any(verdict is None for verdict in verdicts)
 
 
-def _claim_end(words: Sequence[Word], start: int, end: int, *, first: int, last: bool) -> int:
-    """How far the words behind a mention, `start` to the next mention at `end`, still belong to it.
-
-    `first` is where the words in front of the mention begin that belong to it.
-    """
-    forms = [word.form for word in words[start:end]]
-    joints = [index for index, form in enumerate(forms) if form in _JOINTS]
-    if last:
-        # "in the left and right bases" goes on over an "and", and so does "effusions, left greater than right"; any
-        # other comma, a negation, or an "and" without a place soon after it ("and the trachea is deviated to the
-        # right") starts something else.
-        breaks = (joint for joint in joints if not _goes_on(words[first:end], start + joint - first))
-        return start + next(breaks, end - start)
-    if joints:
-        return start + joints[-1]
-    if _PREPOSITIONS.isdisjoint(forms[:3]):
-        return start
-    return start + next((index for index, form in enumerate(forms) if form in _SAME_PLACE), len(forms))
-
-
-def _goes_on(words: Sequence[Word], joint: int) -> bool:
-    """Whether a claim goes on behind the joint: with its place, if it has none so far, or with another one."""
-    behind = words[joint + 1 :]
-    if not _COMPARISONS.isdisjoint(word.form for word in behind[:2]):
-        return True
-    return words[joint].form in {"and", "or", "with"} and bool(
-        find_location(behind[:3]) or not find_location(words[:joint])
+def _statements(
+    mention: Mention, verdict: Verdict, places: Sequence[Place], severity: str | None
+) -> Iterator[Statement]:
+    """One statement per place of a mention."""
+    said = Statement(
+        finding=mention.finding,
+        certainty=verdict.certainty,
+        sign=mention.polarity == "sign",
+        tentative=verdict.tentative,
     )
+    degrees = verdict.certainty is not Certainty.ABSENT
+    if not places or not VOCABULARY[mention.finding].place:
+        degree = severity or next((place.severity for place in places if place.severity), None)
+        yield replace(said, severity=degree if degrees else None)
+        return
+    for place in places:
+        yield replace(said, location=place.location, severity=(place.severity or severity) if degrees else None)
+
+
+def _united(found: Sequence[Statement]) -> tuple[Statement, ...]:
+    """Each finding, certainty and place once; nothing without a place, or by a sign, where more is said."""
+    united: dict[tuple[str, Certainty, str | None], Statement] = {}
+    plain = {one.finding for one in found if not one.sign}
+    for one in found:
+        if one.outranked and one.finding in plain:
+            continue
+        same = [other for other in found if (other.finding, other.certainty) == (one.finding, one.certainty)]
+        vague = one.location is None and any(other.location for other in same)
+        if vague or (one.sign and not all(other.sign for other in same)):
+            continue
+        key = one.finding, one.certainty, one.location
+        known = united.get(key, one)
+        tentative = known.tentative and one.tentative
+        united[key] = replace(known, severity=known.severity or one.severity, tentative=tentative)
+    return tuple(united.values())

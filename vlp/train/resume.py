@@ -4,7 +4,6 @@ Nothing of a run is random beyond its seed: the order of studies, augmentation, 
 dropout draws are functions of (seed, step), so weights, optimizer, gradient scaler and position are the whole state.
 """
 
-import hashlib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 
 from vlp.config import Config, read_values
-from vlp.data.manifest import FILE_NAME
 from vlp.errors import CheckpointError, ConfigError
 from vlp.model import checkpoint
 
@@ -96,11 +94,6 @@ def refuse_other(recorded: Path, config: Config) -> None:
         raise ConfigError(
             "\n".join([f"{where}: holds a run with another configuration; name another output or remove it:", *lines])
         )
-
-
-def shards_digest(folder: Path) -> str:
-    """SHA-256 of the manifest, which in turn names the SHA-256 of every shard."""
-    return hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()
 
 
 def _is_free(key: str) -> bool:

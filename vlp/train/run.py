@@ -14,8 +14,9 @@ import pytorch_lightning as pl
 
 from vlp import log
 from vlp.config import dump
-from vlp.data import ShardReader, open_shards
+from vlp.data import ShardReader, open_shards, overlap
 from vlp.data.loader import num_batches
+from vlp.data.manifest import shards_digest
 from vlp.errors import DataError
 from vlp.model import checkpoint
 from vlp.model.model import VisionLanguageModel, build
@@ -26,7 +27,7 @@ from vlp.train.display import Display
 from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, read_metrics
 from vlp.train.module import PretrainingModule
 from vlp.train.processes import Place, Processes, ending_together, find_place, standing_at
-from vlp.train.resume import Progress, latest, load_state, refuse_other, save_state, shards_digest
+from vlp.train.resume import Progress, latest, load_state, refuse_other, save_state
 from vlp.train.signals import StopFlag
 from vlp.train.stream import BatchStream
 from vlp.train.trainer import make_trainer, quiet_lightning, refuse_what_cannot_run, share_batch_statistics
@@ -171,6 +172,9 @@ class _Run:
         _logger.info("trainable parameters: %s", counts)
         _logger.info("%d batches an epoch, %d steps: %.1f epochs", self.batches, config.max_steps,
                      config.max_steps / self.batches)  # fmt: skip
+        held_back = {*overlap.sources(self.reader, "val"), *overlap.sources(self.reader, "test")}
+        for found in overlap.warnings(overlap.sources(self.reader, "train"), held_back, same_shards=True):
+            _logger.warning("%s", found.message)
         if progress.step:
             _logger.info("continuing after step %d (epoch %d, batch %d)", progress.step, progress.epoch,
                          progress.position)  # fmt: skip
@@ -285,6 +289,7 @@ class _Run:
             "objective": self.config.objective.kind,
             "zero_shot_check_auroc": None if progress.best is None else round(progress.best, 4),
             "shards_sha256": self.shards,
+            "sources": sorted(overlap.sources(self.reader, "train")),
             "synthetic_data": manifest.synthetic,
             "sentences_from": manifest.sentences_origin,
             "licenses": manifest.licenses,

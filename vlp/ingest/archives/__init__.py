@@ -1,0 +1,1 @@
+"""One file per archive: how its folders, tables and quirks become studies."""

@@ -97,7 +97,7 @@ def test_identifying_text_is_masked_and_counted_or_refused():
 def test_annotations_see_the_archives_ids_and_shards_see_pseudonyms(monkeypatch):
     monkeypatch.setenv("VLP_TEST_KEY", "0123456789abcdef" * 4)
     work = _work(annotations=(Boxes(),), privacy=PrivacyConfig(pseudonyms="keyed", key_env="VLP_TEST_KEY"))
-    assert _codes(work, "4") == ["taken", "unusable_study"]
+    assert _codes(work, "4") == ["taken", "bad_annotation"]
     (study,) = (item for item in work.run("4").outcomes if isinstance(item, PackedStudy))
     assert study.labels == {"mass": Certainty.PRESENT}
     assert b'"box":[1.0,2.0,3.0,4.0]' in study.content

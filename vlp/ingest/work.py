@@ -70,10 +70,12 @@ class Work:
         return UnitResult(outcomes=outcomes, phi=phi)
 
     def _study(self, loaded: LoadedStudy, phi: PhiBudget) -> Outcome:
+        code = "bad_annotation"
         try:
             study = loaded.study
             for annotation in self.annotations:  # they know the archive's own ids, so pseudonyms come after them
                 study = annotation.apply(study)
+            code = "unusable_study"
             cleaned = self.privacy.apply(replace(loaded, study=study))
             phi.add(cleaned)
             if isinstance(cleaned, StudyFault):
@@ -81,7 +83,7 @@ class Work:
             encoded = prepare(replace(loaded, study=cleaned.study), self.preparation)
             return encoded if isinstance(encoded, StudyFault) else pack(encoded, salt=self.preparation.splits.salt)
         except DataError as error:
-            return _fault(error, "unusable_study")
+            return _fault(error, code)
         except UnicodeEncodeError:
             return StudyFault(code="unusable_study", message="an id holds half a character; its encoding is broken")
 

@@ -162,6 +162,7 @@ def test_with_a_journal_closed_shards_stay_and_the_next_writer_goes_on(make_stud
     assert not folder.exists()
     assert [file.name for file in (tmp_path / ".s.partial").iterdir()] == ["train-000000.tar"]
     (tmp_path / ".s.partial" / "train-000001.tar").write_bytes(b"renamed, but not in the journal: not closed")
+    (tmp_path / ".s.partial" / "val-000007.tar").write_bytes(b"of which nothing is known")
     with Journal(path) as journal:
         assert [entry.shard.num_samples for entry in journal.entries] == [2]
         with ShardWriter(folder, samples_per_shard=2, journal=journal) as writer:

@@ -85,7 +85,9 @@ def kept_shapes(
     tile = tiling(**size, budget_bytes=budget_bytes)
     gram = patches if tile.gram else 0
     numbers = images * patches * (texts + gram)
-    kept = images if tile.patches == patches and bytes_per_number * numbers <= KEPT_PER_BUDGET * budget_bytes else 0
+    # With few texts, scores are little beside the patches, which are there anyway.
+    little = bytes_per_number * numbers <= KEPT_PER_BUDGET * budget_bytes or 2 * (texts + gram) <= dim
+    kept = images if tile.patches == patches and little else 0
     return (kept, texts, patches), (kept, gram, gram)
 
 

@@ -16,11 +16,12 @@ from tests.ingest.dicom_writing import (
     uid,
     write,
 )
+from vlp.data.encoded import MAX_PIXELS
 from vlp.ingest import dicom_pixels
 from vlp.ingest.dicom import read_stored
 from vlp.ingest.dicom_file import open_dicom
 from vlp.ingest.dicom_pixels import decoders, stored_values
-from vlp.ingest.image_error import MAX_PIXELS, ImageError
+from vlp.ingest.image_error import ImageError
 
 EIGHT = (GREY >> 4).astype(np.uint8)
 PLAIN = (

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageFile, PngImagePlugin
 
+from vlp.data.encoded import MAX_PIXELS
 from vlp.errors import BackendError, DataError
 from vlp.ingest import images, read_image
-from vlp.ingest.image_error import MAX_PIXELS, ImageError, Limits
+from vlp.ingest.image_error import ImageError, Limits
 
 GREY = np.random.default_rng(0).integers(0, 256, (20, 30), dtype=np.uint8)
 

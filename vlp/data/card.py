@@ -156,7 +156,7 @@ def _save_picture(card: DataCard, path: Path) -> None:
     ]
     _draw_bars(axes[2, 1], "Present together (studies)", together[:_ROWS])
     _draw_facts(axes[2, 2], card)
-    kind = "synthetic" if card.synthetic else "pseudonymous"
+    kind = "synthetic" if card.synthetic else "of persons"
     figure.suptitle(f"{card.name}  ·  {kind}  ·  {_NOTE}", x=0.01, ha="left", fontsize=15, fontweight="bold")
     temporary = path.with_name(f".{path.name}.partial")
     try:

@@ -21,6 +21,7 @@ from jaxtyping import UInt8
 from vlp.errors import DataError
 
 MAX_PIXELS = 64_000_000
+"""More pixels than any radiograph has; refused before anything is decoded."""
 _MAX_SCANS = 100
 """Of a progressive JPEG; every one is a pass over all pixels, and a file can hold thousands."""
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})

@@ -37,10 +37,11 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from vlp.data.encoded import MAX_PIXELS
 from vlp.ingest.codestream import jpeg_2000_frame, jpeg_frame, unpack_runs
 from vlp.ingest.dicom_file import DicomFile, Header
 from vlp.ingest.grey import grey_of_rgb, grey_of_ybr
-from vlp.ingest.image_error import MAX_PIXELS, ImageError
+from vlp.ingest.image_error import ImageError
 
 _PREFERENCE = ("pylibjpeg", "pyjpegls", "pillow", "gdcm")
 _NAMED_SYNTAXES: Mapping[str, UID] = {

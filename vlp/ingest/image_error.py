@@ -6,8 +6,6 @@ from typing import Any
 
 from vlp.errors import DataError
 
-MAX_PIXELS = 64_000_000
-"""More pixels than any radiograph has; refused before anything is decoded."""
 MAX_FILE_BYTES = 512 * 1024 * 1024
 
 

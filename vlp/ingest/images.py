@@ -29,11 +29,12 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlp import log
+from vlp.data.encoded import MAX_PIXELS
 from vlp.errors import BackendError
 from vlp.ingest.content import describe, kind_of
 from vlp.ingest.file_bytes import read_bytes
 from vlp.ingest.grey import grey_of_rgb
-from vlp.ingest.image_error import DEFAULT_LIMITS, MAX_PIXELS, ImageError, Limits
+from vlp.ingest.image_error import DEFAULT_LIMITS, ImageError, Limits
 from vlp.records import ImageFile
 
 _16_BITS = ("I;16", "I;16B", "I;16L", "I")

@@ -153,6 +153,7 @@ class _Run:
         self.stop = stop
         self.state = state
         self.shards = shards_digest(config.shards)
+        self.sources = overlap.sources(reader, "train")
         self.progress: Progress = state["progress"] if state else Progress()
         if state and state["shards"] != self.shards:
             raise DataError(f"{config.shards}: not the shards this run began with; name another output")
@@ -172,9 +173,10 @@ class _Run:
         _logger.info("trainable parameters: %s", counts)
         _logger.info("%d batches an epoch, %d steps: %.1f epochs", self.batches, config.max_steps,
                      config.max_steps / self.batches)  # fmt: skip
-        held_back = {*overlap.sources(self.reader, "val"), *overlap.sources(self.reader, "test")}
-        for found in overlap.warnings(overlap.sources(self.reader, "train"), held_back, same_shards=True):
-            _logger.warning("%s", found.message)
+        if self.place.leads:  # ranks share the shards; one look and one warning are enough
+            held_back = {*overlap.sources(self.reader, "val"), *overlap.sources(self.reader, "test")}
+            for found in overlap.warnings(self.sources, held_back, same_shards=True):
+                _logger.warning("%s", found.message)
         if progress.step:
             _logger.info("continuing after step %d (epoch %d, batch %d)", progress.step, progress.epoch,
                          progress.position)  # fmt: skip
@@ -289,7 +291,7 @@ class _Run:
             "objective": self.config.objective.kind,
             "zero_shot_check_auroc": None if progress.best is None else round(progress.best, 4),
             "shards_sha256": self.shards,
-            "sources": sorted(overlap.sources(self.reader, "train")),
+            "sources": list(self.sources),
             "synthetic_data": manifest.synthetic,
             "sentences_from": manifest.sentences_origin,
             "licenses": manifest.licenses,

@@ -11,9 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vlp.errors import DataError
-from vlp.ingest.annotations.chexlocalize import fitted
 from vlp.ingest.archives.rows import finding_name
-from vlp.ingest.geometry import clipped_box, coco_counts, mask_from_counts, polygon_mask, scaled_box
+from vlp.ingest.geometry import clipped_box, coco_counts, fitted, mask_from_counts, polygon_mask, scaled_box
 from vlp.ingest.image_index import image_name
 from vlp.ingest.tables import read_json
 from vlp.records import Box, ImageFile, Mask

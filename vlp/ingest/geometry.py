@@ -7,13 +7,16 @@ is, so a polygon around whole pixels gives exactly those pixels (COCO's conventi
 import math
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from vlp.errors import DataError
-from vlp.records import Box, Mask
+from vlp.records import Box, ImageFile, Mask
 
 ROUNDING_PX = 1.0
 """A box may reach this far outside its image before it is taken for a fault rather than for rounding."""
+SHAPE_TOLERANCE = 0.02
+"""How far the sides of an image may be scaled differently: more is another image or a crop, not a smaller copy."""
 _MAX_COORDINATE = 1e6
 
 
@@ -39,6 +42,31 @@ def clipped_box(edges: Sequence[float], *, rows: int, columns: int) -> Box:
 def scaled_box(box: Box, *, across: float, down: float) -> Box:
     """The box in an image resized by `across` and `down`."""
     return box[0] * across, box[1] * down, box[2] * across, box[3] * down
+
+
+def resized_mask(mask: Mask, *, rows: int, columns: int) -> Mask:
+    """The mask in an image of another size: averaged over pixels that become one, inside where half of them are."""
+    smaller = rows < mask.rows or columns < mask.columns
+    share = cv2.resize(
+        mask.decode().astype(np.float32),
+        (columns, rows),
+        interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR,
+    )
+    return Mask.encode(share >= 0.5)
+
+
+def fitted(mask: Mask, image: ImageFile) -> Mask:
+    """The mask over `image`, which may be a smaller copy of the one it was drawn on.
+
+    Raises:
+        DataError: if the image has another shape: then it is another one, or was cropped or padded.
+    """
+    down, across = image.rows / mask.rows, image.columns / mask.columns
+    if abs(across / down - 1) > SHAPE_TOLERANCE:
+        raise DataError("a mask was drawn on an image of another shape; was this one cropped or padded?")
+    if (mask.rows, mask.columns) == (image.rows, image.columns):
+        return mask
+    return resized_mask(mask, rows=image.rows, columns=image.columns)
 
 
 def polygon_mask(polygons: Sequence[Sequence[Sequence[float]]], *, rows: int, columns: int) -> Mask:

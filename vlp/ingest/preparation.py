@@ -8,6 +8,7 @@ import numpy as np
 from vlp.data.schema import LabelsOrigin
 from vlp.data.writer import EncodedStudy, ImageFormat, encode_study
 from vlp.errors import DataError
+from vlp.ingest.geometry import resized_mask, scaled_box
 from vlp.ingest.source import StudyFault
 from vlp.ingest.splits import Splits
 from vlp.records import ImageFile, LoadedStudy, Mask, Region, Study
@@ -118,11 +119,8 @@ def _scaled(region: Region, before: tuple[int, int], after: tuple[int, int]) -> 
         return region
     geometry = region.geometry
     if isinstance(geometry, Mask):
-        picture = geometry.decode().astype(np.float32)
-        small = cv2.resize(picture, (after[1], after[0]), interpolation=cv2.INTER_AREA)
-        return replace(region, geometry=Mask.encode(small >= 0.5))
+        return replace(region, geometry=resized_mask(geometry, rows=after[0], columns=after[1]))
     down, across = after[0] / before[0], after[1] / before[1]
     if len(geometry) == 2:
         return replace(region, geometry=(geometry[0] * across, geometry[1] * down))
-    x0, y0, x1, y1 = geometry
-    return replace(region, geometry=(x0 * across, y0 * down, x1 * across, y1 * down))
+    return replace(region, geometry=scaled_box(geometry, across=across, down=down))

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from tests.ingest.annotations.replicas.chexlocalize import FULL, SMALL, build, filled, study
 from vlp.errors import DataError
-from vlp.ingest.annotations.chexlocalize import CheXlocalizeAnnotation, fitted, outlines
+from vlp.ingest.annotations.chexlocalize import CheXlocalizeAnnotation, outlines
+from vlp.ingest.geometry import fitted
 from vlp.records import ImageFile, Mask
 
 

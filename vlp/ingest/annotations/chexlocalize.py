@@ -11,18 +11,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
-import numpy as np
-
 from vlp.errors import DataError
 from vlp.ingest.annotations.annotation import Annotation
 from vlp.ingest.archives.rows import finding_name
-from vlp.ingest.geometry import coco_counts, mask_from_counts, polygon_mask
+from vlp.ingest.geometry import coco_counts, fitted, mask_from_counts, polygon_mask
 from vlp.ingest.tables import fingerprint, read_json
 from vlp.records import ImageFile, Mask, Region, Study
 
-_SHAPE_TOLERANCE = 0.02
-"""How far the sides of an image may be scaled differently: more is another image or a crop, not a smaller copy."""
 _MAX_SIDE = 20_000
 
 
@@ -120,23 +115,3 @@ def _size(size: Any) -> tuple[int, int]:
     if not all(0 < side <= _MAX_SIDE for side in size):
         raise DataError("the size of an image cannot be")
     return size[0], size[1]
-
-
-def fitted(mask: Mask, image: ImageFile) -> Mask:
-    """The mask over `image`, which may be a smaller copy of the one it was drawn on.
-
-    Raises:
-        DataError: if the image has another shape: then it is another one, or was cropped or padded.
-    """
-    down, across = image.rows / mask.rows, image.columns / mask.columns
-    if abs(across / down - 1) > _SHAPE_TOLERANCE:
-        raise DataError("a mask was drawn on an image of another shape; was this one cropped or padded?")
-    if (mask.rows, mask.columns) == (image.rows, image.columns):
-        return mask
-    # Averaged over the pixels that become one, and taken where half of them are inside.
-    share = cv2.resize(
-        mask.decode().astype(np.float32),
-        (image.columns, image.rows),
-        interpolation=cv2.INTER_AREA if down < 1 else cv2.INTER_LINEAR,
-    )
-    return Mask.encode(share >= 0.5)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from vlp.errors import DataError
 from vlp.ingest.annotations.annotation import Annotation
 from vlp.ingest.archives.rows import finding_name
-from vlp.ingest.geometry import clipped_box, scaled_box
+from vlp.ingest.geometry import SHAPE_TOLERANCE, clipped_box, scaled_box
 from vlp.ingest.tables import find_table, fingerprint, read_json, read_table
 from vlp.records import Box, ImageFile, Person, Region, Split, Study
 
@@ -25,8 +25,6 @@ _NAMES = tuple(
     f"MS_CXR_Local_Alignment_v{version}.{ending}" for ending in ("csv", "json") for version in ("1.1.0", "1.0.0")
 )
 _PERSON = re.compile(r"(?:^|/)p(\d{8})/")
-_SHAPE_TOLERANCE = 0.02
-"""How far the sides of an image may be scaled differently: more is another image or a crop, not a smaller copy."""
 GROUP = "ms_cxr"
 _NUMBERS = ("x", "y", "w", "h", "image_width", "image_height")
 
@@ -160,7 +158,7 @@ def _edges(box: _SetBox, image: ImageFile) -> Box:
     if not (columns > 0 and rows > 0):
         raise DataError("the size of the image is not a size")
     across, down = image.columns / columns, image.rows / rows
-    if abs(across / down - 1) > _SHAPE_TOLERANCE:
+    if abs(across / down - 1) > SHAPE_TOLERANCE:
         raise DataError("the box was drawn on an image of another shape; was this one cropped?")
     edges = scaled_box((x, y, x + width, y + height), across=across, down=down)
     return clipped_box(edges, rows=image.rows, columns=image.columns)

@@ -12,10 +12,9 @@ from typing import Literal
 
 from vlp import log
 from vlp.errors import DataError
-from vlp.ingest.annotations.chexlocalize import fitted
 from vlp.ingest.archives.headers import header_person
 from vlp.ingest.archives.rows import Row, load_studies, rows_of, units_of
-from vlp.ingest.geometry import mask_from_counts
+from vlp.ingest.geometry import fitted, mask_from_counts
 from vlp.ingest.image_index import index_images
 from vlp.ingest.source import Source, StudyFault
 from vlp.ingest.tables import Table, find_table, fingerprint, read_table

@@ -91,11 +91,6 @@ class FolderSource(Source):
     unstated_frontal: Literal["PA", "AP", "other"] = "PA"
     """What a frontal image counts as where the archive does not say whether it is PA or AP."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per patient: the places of his lines in the manifest, as "line@offset" joined by commas."""
         places: dict[str, list[str]] = {}

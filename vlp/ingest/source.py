@@ -31,8 +31,8 @@ class Source(Config, ABC):
 
     @property
     def name(self) -> str:
-        """What the archive is called in messages and manifests."""
-        return str(getattr(self, "kind", type(self).__name__))
+        """What the archive is called in messages and manifests: its folder as it was given, or its kind."""
+        return str(getattr(self, "path", None) or getattr(self, "kind", type(self).__name__))
 
     @abstractmethod
     def units(self) -> Sequence[str]:

@@ -29,8 +29,8 @@ DEVICE_BUDGET_BYTES = 512 * 2**20
 """Working memory of a tile on an accelerator, where a tile must be large enough to fill it."""
 
 KEPT_PER_BUDGET = 3
-"""A problem whose scores take no more than so many budgets keeps them for backward: it is too small to be worth
-computing anything twice."""
+"""A problem whose scores take no more than so many budgets keeps them for backward, and so does one with few texts,
+whose scores take no more than half of what its patches do: neither is worth computing anything twice."""
 
 _NOWHERE = -1e30
 """Score of a patch that the softmax leaves out; finite, so that nothing times it is nothing."""

@@ -76,11 +76,6 @@ class ChestXDetSource(Source):
     salt: str = "vlp"
     """Another salt gives another, equally random validation split."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per image: its split and its number in the file of that split.
 

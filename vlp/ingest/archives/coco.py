@@ -68,11 +68,6 @@ class CocoSource(Source):
                 raise ValueError("person: needs exactly one group, in brackets, that is the person")
         return self
 
-    @property
-    def name(self) -> str:
-        """The file as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per person: the numbers of his images in the file.
 

@@ -48,11 +48,6 @@ class CovidChestXraySource(Source):
     notes: Literal["report", "leave_out"] = "report"
     """Whether the notes of the case count as the report of its images."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per person: the numbers of his rows.
 

@@ -89,11 +89,6 @@ class DicomFolderSource(Source):
     min_side_px: Annotated[int, Field(ge=1)] = CLINICAL_LIMITS.min_side_px
     """Images with a shorter side are thumbnails, and faults."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per group of files that share a patient, a study or an image; reads every header once."""
         require_pydicom(self.path)

@@ -37,11 +37,6 @@ class HannoverSource(Source):
     absent_images: Literal["fault", "leave_out"] = "fault"
     """Whether an image that is not there is a fault, or is left out and counted (for a part of the archive)."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per person: the numbers of his rows.
 

@@ -67,11 +67,6 @@ class NihSource(Source):
     salt: str = "vlp"
     """Another salt gives another, equally random validation split."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per patient: the numbers of his rows.
 

@@ -62,11 +62,6 @@ class OpenISource(Source):
     absent_images: Literal["fault", "leave_out"] = "fault"
     """Whether an image that is not there is a fault of its report, or is left out (for a part of the collection)."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per report.
 

@@ -99,11 +99,6 @@ class PadChestSource(Source):
     """Which images were stored with bone dark: those the table calls MONOCHROME1, for the PNG hold the values as
     stored; "none" for a copy that was corrected."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per patient; says once how much the rules of the configuration leave out."""
         table = self._read()

@@ -66,11 +66,6 @@ class PadChestGrSource(Source):
     unstated_view: Literal["PA", "AP", "other"] = "PA"
     """What an image counts as where the table does not say its projection; all are frontal."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per patient."""
         entries, master = self._entries(), self._master()

@@ -44,11 +44,6 @@ class RsnaSource(Source):
     absent_images: Literal["fault", "leave_out"] = "fault"
     """Whether an image that is not there is a fault, or is left out and counted (for a part of the archive)."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per image: the numbers of its rows.
 

@@ -86,11 +86,6 @@ class VinDrSource(Source):
     overlap: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Boxes of one finding by different readers are the same from this intersection over union on."""
 
-    @property
-    def name(self) -> str:
-        """The folder as it was given."""
-        return str(self.path)
-
     def units(self) -> Sequence[str]:
         """One unit per image: its part and its first line."""
         units: list[str] = []

@@ -3,8 +3,8 @@
     python -m benchmarks.duplicates [--data ../shared/data] [--images 300] [--page] [--json]
 
 Frontal radiographs of `manifest.jsonl`.  A copy is found if `vlp shards duplicates` would call both one image: signs
-close and middle frequencies alike.  False alarms: all pairs of different radiographs.  Damage: bytes changed at a random
-place of a JPEG's image data, noticed if strict decoding refuses them.  `--page` rewrites the tables of
+close and middle frequencies alike.  False alarms: all pairs of different radiographs.  Damage: bytes changed at a
+random place of a JPEG's image data, noticed if strict decoding refuses them.  `--page` rewrites the tables of
 docs/explanation/shards.md.  Intervals are Wilson's, 95 %.
 """
 

@@ -1,8 +1,9 @@
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.ingest.archives.replicas.coco import compress
@@ -23,7 +24,23 @@ def _inside(polygon, x, y):
     return inside
 
 
+WHOLE = st.tuples(st.integers(-2, COLUMNS + 2), st.integers(-2, ROWS + 2))
+
+
+@given(st.lists(WHOLE, min_size=3, max_size=6))
+@example([(0, 0), (0, 3), (10, 11)])
+def test_corners_on_whole_pixels_are_exact_even_where_an_edge_runs_through_a_centre(polygon):
+    """Against fractions, which do not round."""
+    exact = [(Fraction(x), Fraction(y)) for x, y in polygon]
+    centres = [[(x + Fraction(1, 2), y + Fraction(1, 2)) for x in range(COLUMNS)] for y in range(ROWS)]
+    expected = np.array([[_inside(exact, *centre) for centre in row] for row in centres])
+    if expected.any():
+        assert np.array_equal(polygon_mask([polygon], rows=ROWS, columns=COLUMNS).decode(), expected)
+
+
 @given(st.lists(st.lists(CORNER, min_size=3, max_size=7), min_size=1, max_size=3))
+@example([[(0.0, 0.0), (6.2634705505876, 6.2634705505876), (0.0, 2.0)]])
+@example([[(0.0, 0.0), (0.0, 0.0), (6.2634705505876, 6.2634705505876)]])
 def test_a_polygon_holds_the_pixels_whose_centre_it_holds(polygons):
     expected = np.array(
         [[any(_inside(p, x + 0.5, y + 0.5) for p in polygons) for x in range(COLUMNS)] for y in range(ROWS)]

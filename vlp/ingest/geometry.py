@@ -109,8 +109,9 @@ def _fill(corners: np.ndarray, picture: np.ndarray) -> None:
     lengths = last - first
     edge = np.repeat(np.arange(len(corners)), lengths)
     row = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + first[edge]
-    slope = (end[edge, 0] - start[edge, 0]) / (end[edge, 1] - start[edge, 1])
-    column = _first_centre(start[edge, 0] + (row + 0.5 - start[edge, 1]) * slope)
+    across, down = (end - start)[edge].T
+    # Multiplied before divided: for corners on whole pixels that is exact, also where an edge runs through a centre.
+    column = _first_centre(start[edge, 0] + (row + 0.5 - start[edge, 1]) * across / down)
     # Beyond the last column a crossing changes nothing.
     crossings = np.zeros((rows.stop - rows.start, columns.stop - columns.start + 1), dtype=np.int32)
     np.add.at(crossings, (row - rows.start, np.clip(column, columns.start, columns.stop) - columns.start), 1)

@@ -35,6 +35,7 @@ import cv2
 import numpy as np
 
 from benchmarks.line import Line, append
+from benchmarks.processes import family
 from vlp.cli.console import print_json, print_table
 from vlp.config import load
 from vlp.ingest.images import read_image
@@ -191,18 +192,8 @@ def _turn(kind: str, recipe: Path) -> Turn:
 
 def _watch(pid: int, samples: list[int], going: Callable[[], bool]) -> None:
     while going():
-        samples.append(sum(_resident(each) for each in _family(pid)))
+        samples.append(sum(_resident(each) for each in family(pid)))
         time.sleep(_SAMPLE_SECONDS)
-
-
-def _family(pid: int) -> Iterator[int]:
-    yield pid
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                yield from _family(int(child))
-    except OSError:
-        return  # it has just ended
 
 
 def _resident(pid: int) -> int:

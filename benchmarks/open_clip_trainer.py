@@ -1,10 +1,10 @@
 """Trains open_clip's own program, unchanged, for two steps on our shards, and says whether it did.
 
-    python benchmarks/open_clip_trainer.py [--shards FOLDER] [--webdataset FOLDER] [--steps 2] [--json]
+    python -m benchmarks.open_clip_trainer [--shards FOLDER] [--webdataset FOLDER] [--steps 2] [--json]
 
 Without `--shards` a small phantom archive is drawn and sharded first.  open_clip's trainer needs webdataset at most
-0.2.86 while this project uses 1.x, so the old one is put into a folder of its own (with pip, or given by
-`--webdataset`) and stands first on the path of that one process.  Ends with status 1 if the training did not happen.
+0.2.86 while this project uses 1.x, so the old one is put into a folder of its own (with uv or pip, or given
+by `--webdataset`) and stands first on the path of that one process.  Ends with status 1 if the training did not happen.
 """
 
 import argparse
@@ -12,7 +12,6 @@ import json
 import math
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,13 +19,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.peer_packages import PACKAGES, NotInstalledError, install
 from vlp import log
 from vlp.cli.console import print_facts, print_json
 from vlp.data.manifest import Manifest, read_manifest
 from vlp.ingest.phantom.source import PhantomSource
 from vlp.ingest.pipeline import IngestConfig, ingest
 
-OLD_WEBDATASET = "webdataset==0.2.86"
 BATCH = 8
 MODEL = {
     "embed_dim": 32,
@@ -97,14 +96,6 @@ def train_pattern(shards: Path, manifest: Manifest) -> str:
     return f"{shards}/train-{{000000..{count - 1:06d}}}.tar"
 
 
-def install_old_webdataset(folder: Path) -> Path:
-    """Puts the old webdataset into `folder`, apart from the environment, and returns `folder`."""
-    uv = shutil.which("uv")
-    tool = [uv, "pip", "install", "-q"] if uv else [sys.executable, "-m", "pip", "install", "-q"]
-    subprocess.run([*tool, "--no-deps", "--target", str(folder), OLD_WEBDATASET], check=True, timeout=300)
-    return folder
-
-
 def make_shards(folder: Path) -> Path:
     """A small phantom archive in several shards, since the trainer wants at least one per worker."""
     config = IngestConfig(source=PhantomSource(patients=24, size_px=96), output=folder, samples_per_shard=16, workers=0)
@@ -123,18 +114,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the check; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=Path, help="a folder of shards; default: a small phantom archive")
-    parser.add_argument("--webdataset", type=Path, help=f"a folder that holds {OLD_WEBDATASET}")
+    parser.add_argument("--webdataset", type=Path, help=f"a folder that holds {PACKAGES['open_clip'][0]}")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     log.configure()
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        webdataset = options.webdataset or install_old_webdataset(work / "webdataset")
-        shards = options.shards or make_shards(work / "shards")
         try:
+            webdataset = options.webdataset or install("open_clip", work)
+            shards = options.shards or make_shards(work / "shards")
             outcome = train(shards, webdataset, work / "run", steps=options.steps)
-        except RuntimeError as error:
+        except (RuntimeError, NotInstalledError) as error:
             print(error, file=sys.stderr)
             return 1
     if options.json:

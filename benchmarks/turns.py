@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 _QUIET = "KINETO_LOG_LEVEL"
 """The profiler that counts products would say so on stderr."""
+_SECONDS_TO_END = 10.0
 
 Turn = Callable[[str], dict[str, Any]]
 """What a contender does when asked for something by name, and what it measured."""
@@ -65,9 +67,17 @@ class Contender:
         return self._answer()
 
     def close(self) -> None:
-        """Ends the process."""
-        self._process.kill()
-        self._process.communicate()
+        """Ends the process, and with it what it started: it is asked first, since killed parents leave children."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=_SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
 
     def __enter__(self) -> "Contender":
         return self

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlp.tensors import ABSENT, PRESENT, Batch, Placement, Statements, Tokens, stack_padding
+from vlp.tensors import ABSENT, PRESENT, Batch, ImageFeatures, Placement, Statements, Tokens, stack_padding
 
 
 def make_batch() -> Batch:
@@ -38,6 +38,13 @@ def make_batch() -> Batch:
     )
 
 
+def make_features(images: int, *, padded: bool = True) -> ImageFeatures:
+    """Features of a 1 x 2 grid whose numbers say whose they are."""
+    patches = torch.arange(images * 6, dtype=torch.float16).view(images, 2, 3)
+    padding = torch.tensor([[True, False]]).expand(images, 2) if padded else None
+    return ImageFeatures(pooled=patches[:, 0] + 0.5, patches=patches, grid=(1, 2), padding=padding)
+
+
 def tensors_of(thing: object) -> Iterator[torch.Tensor]:
     """Every tensor in a dataclass and in those it holds."""
     if isinstance(thing, torch.Tensor):
@@ -56,8 +63,8 @@ def test_moving_a_batch_keeps_everything() -> None:
 
 
 def test_every_tensor_of_a_batch_moves() -> None:
-    batch = replace(make_batch(), padding=torch.zeros(4, 2, 2, dtype=torch.bool))
-    assert len(list(tensors_of(batch))) == 17
+    batch = replace(make_batch(), padding=torch.zeros(4, 2, 2, dtype=torch.bool), features=make_features(4))
+    assert len(list(tensors_of(batch))) == 20
     assert {tensor.device.type for tensor in tensors_of(batch.to("meta"))} == {"meta"}
     if torch.cuda.is_available():
         assert all(tensor.is_pinned() for tensor in tensors_of(batch.pin_memory()))
@@ -78,6 +85,29 @@ def test_padding_travels_with_its_images() -> None:
     assert make_batch().to("meta").padding is None
     if torch.cuda.is_available():
         assert batch.pin_memory().padding.is_pinned()
+
+
+def test_what_stands_in_for_images_travels_and_replaced_studies_stay_named() -> None:
+    batch = replace(make_batch(), images=torch.zeros((4, 1, 0, 0), dtype=torch.uint8), features=make_features(4),
+                    replaced=("b",))  # fmt: skip
+    moved = batch.to("cpu")
+    assert (moved.num_images, moved.replaced, moved.features.grid) == (4, ("b",), (1, 2))
+    assert moved.to("meta").features.patches.device.type == "meta"
+    assert make_batch().to("meta").features is None
+    assert make_batch().replaced == ()
+
+
+def test_features_are_cut_and_joined_again() -> None:
+    whole = make_features(5)
+    parts = [whole[:2], whole[2:5]]
+    assert parts[1].patches[0].equal(whole.patches[2])
+    joined = ImageFeatures.joined(parts)
+    assert all(torch.equal(*pair) for pair in zip(tensors_of(joined), tensors_of(whole), strict=True))
+    assert joined.grid == whole.grid
+    some = ImageFeatures.joined([make_features(1, padded=False), make_features(1)])
+    assert some.padding.tolist() == [[False, False], [True, False]]
+    assert ImageFeatures.joined([make_features(2, padded=False)] * 2).padding is None
+    assert whole.float().patches.dtype == whole.float().pooled.dtype == torch.float32
 
 
 def test_padding_of_some_images_is_nowhere_on_the_others() -> None:

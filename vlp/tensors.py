@@ -76,6 +76,63 @@ class Statements:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFeatures:
+    """What an image tower makes of images."""
+
+    pooled: Float[Tensor, "image dim"]
+    patches: Float[Tensor, "image patch dim"]
+    """Patches row by row, from the top left."""
+    grid: tuple[int, int]
+    """(rows, columns) of the patch grid; rows * columns = patch."""
+    padding: Bool[Tensor, "image patch"] | None = None
+    """True where a patch shows only padding and must take no part; None where there is none."""
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> "ImageFeatures":
+        """The same features on another device."""
+        return self._each(lambda values: values.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> "ImageFeatures":
+        """The same features in page-locked memory."""
+        return self._each(torch.Tensor.pin_memory)
+
+    def float(self) -> "ImageFeatures":
+        """The same features as float32."""
+        return replace(self, pooled=self.pooled.float(), patches=self.patches.float())
+
+    def __getitem__(self, rows: slice) -> "ImageFeatures":
+        """The features of some images, as views."""
+        return self._each(lambda values: values[rows])
+
+    @classmethod
+    def joined(cls, parts: "Sequence[ImageFeatures]") -> "ImageFeatures":
+        """The features of all images of several parts of one grid; padding is nowhere in a part that has none."""
+        padding = None
+        if any(part.padding is not None for part in parts):
+            padding = torch.cat(
+                [
+                    part.patches.new_zeros(part.patches.shape[:2], dtype=torch.bool)
+                    if part.padding is None
+                    else part.padding
+                    for part in parts
+                ]
+            )
+        return cls(
+            pooled=torch.cat([part.pooled for part in parts]),
+            patches=torch.cat([part.patches for part in parts]),
+            grid=parts[0].grid,
+            padding=padding,
+        )
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "ImageFeatures":
+        return ImageFeatures(
+            pooled=change(self.pooled),
+            patches=change(self.patches),
+            grid=self.grid,
+            padding=None if self.padding is None else change(self.padding),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """One training step's images and sentences.
 
@@ -108,6 +165,11 @@ class Batch:
     """Shard keys of the studies, in the order `owner` and `study` count them."""
     position: int
     """How many batches of this epoch come before this one; what a checkpoint needs to go on after it."""
+    features: ImageFeatures | None = None
+    """What a frozen image tower makes of the images, where it is remembered; `images` then hold no pixel
+    ([image 1 0 0])."""
+    replaced: tuple[str, ...] = ()
+    """Keys of the studies that could not be read and that others stand in for."""
 
     @property
     def num_images(self) -> int:
@@ -128,6 +190,7 @@ class Batch:
             said=self.said.to(device, non_blocking=non_blocking),
             known=self.known.to(device, non_blocking=non_blocking),
             known_study=self.known_study.to(device, non_blocking=non_blocking),
+            features=None if self.features is None else self.features.to(device, non_blocking=non_blocking),
         )
 
     def pin_memory(self) -> "Batch":
@@ -144,6 +207,7 @@ class Batch:
             said=self.said.pin_memory(),
             known=self.known.pin_memory(),
             known_study=self.known_study.pin_memory(),
+            features=None if self.features is None else self.features.pin_memory(),
         )
 
 
@@ -156,19 +220,6 @@ def stack_padding(
         return None
     nowhere = np.zeros(shape, dtype=bool)
     return torch.from_numpy(np.stack([nowhere if mask is None else mask for mask in masks]))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageFeatures:
-    """What an image tower makes of images."""
-
-    pooled: Float[Tensor, "image dim"]
-    patches: Float[Tensor, "image patch dim"]
-    """Patches row by row, from the top left."""
-    grid: tuple[int, int]
-    """(rows, columns) of the patch grid; rows * columns = patch."""
-    padding: Bool[Tensor, "image patch"] | None = None
-    """True where a patch shows only padding and must take no part; None where there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

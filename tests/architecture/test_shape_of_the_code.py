@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path.relative_to(ROOT) for path in (ROOT / "vlp").rglob("*.py"))
 TESTS = sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("test_*.py"))
-OWN_FOLDERS = {"architecture", "contracts", "integration"}
+OWN_FOLDERS = {"architecture", "contracts", "integration", "slurm"}
 MAX_LINES = 400
 
 

@@ -1,11 +1,12 @@
 import logging
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from vlp.cli.main import app, main
-from vlp.errors import VlpError
+from vlp.errors import Stopped, VlpError
 
 VERBS = {"ingest", "shards", "train", "evaluate", "report", "classify", "ground", "index", "config", "doctor", "demo"}
 Run = tuple[int, str, str]
@@ -90,6 +91,15 @@ def test_an_interrupted_command_says_so(vlp, monkeypatch: pytest.MonkeyPatch) ->
     status, _, err = vlp("doctor")
     assert status == 130
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_work_that_a_signal_ended_says_which(vlp, monkeypatch: pytest.MonkeyPatch, number: int, status: int) -> None:
+    def stop() -> None:
+        raise Stopped(number)
+
+    monkeypatch.setattr("vlp.cli.doctor._device", stop)
+    assert vlp("doctor")[0] == status
 
 
 @pytest.mark.parametrize("arguments", [("clasify",), ("classify",), ("shards", "check"), ("doctor", "--nonsense")])

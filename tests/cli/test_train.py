@@ -12,7 +12,7 @@ from tests.train.conftest import NUM_TRAIN, NUM_VAL, make_study, tiny_values
 from vlp.cli.train import train
 from vlp.config import dump, validate
 from vlp.data.writer import ShardWriter
-from vlp.errors import ConfigError, VlpError
+from vlp.errors import ConfigError, Stopped, VlpError
 from vlp.train.boundary import StepBoundary
 from vlp.train.config import TrainConfig
 
@@ -90,8 +90,10 @@ def test_an_interrupted_command_saves_and_then_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(StepBoundary, "on_train_batch_end", interrupted)
-        assert run(config).exit_code == 130
-    assert (tmp_path / "run" / "checkpoints" / "last" / "training_state.pt").exists()
+        with pytest.raises(Stopped) as caught:
+            run(config)
+    assert caught.value.number == signal.SIGINT
+    assert (tmp_path / "run" / "checkpoints" / "step-00000002" / "training_state.pt").exists()
     facts = json.loads(run(config, "--json").stdout)
     assert facts["finished"] is True
     assert facts["steps"] == 5

@@ -5,6 +5,9 @@ from typing import get_args
 import pytest
 import torch
 
+from benchmarks.memory import saved_bytes
+from vlp.errors import ConfigError
+from vlp.model.adapters import LoraConfig
 from vlp.model.towers import (
     AnyImageTower,
     AnyTextTower,
@@ -90,6 +93,61 @@ def test_freezing_more_leaves_less(kind):
     counts = [sum(p.requires_grad for p in _build(kind, freeze=how).parameters()) for how in ("none", 1, 2, "all")]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] > counts[1] > counts[2] >= counts[3] == 0
+
+
+@both
+def test_every_parameter_is_in_one_layer_and_every_block_above_the_stem(kind):
+    tower = _build(kind)
+    layers = [[id(parameter) for parameter in layer] for layer in tower.layers()]
+    named = [id(parameter) for parameter in tower.parameters()]
+    assert sorted(each for layer in layers for each in layer) == sorted(named)
+    depths = [{index for index, layer in enumerate(layers) if id(parameter) in layer}
+              for block in tower.blocks() for parameter in block.parameters()]  # fmt: skip
+    assert {min(depth) for depth in depths} == set(range(1, len(layers)))
+
+
+@both
+def test_recomputed_blocks_keep_less_and_give_the_same_gradients(kind):
+    kept, gradients = [], []
+    for recomputed in (False, True):
+        tower = _build(kind).train()
+        tower.set_checkpointing(recomputed)
+        kept.append(saved_bytes(lambda: _output(tower)))  # noqa: B023
+        torch.manual_seed(1)
+        _output(tower).square().sum().backward()
+        gradients.append({name: value.grad for name, value in tower.named_parameters() if value.requires_grad})
+    assert kept[1] < 0.6 * kept[0]
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
+    tower.set_checkpointing(False)
+    assert saved_bytes(lambda: _output(tower)) == kept[0]
+
+
+@pytest.mark.parametrize("kind", IMAGES, ids=lambda kind: kind.__name__)
+def test_images_of_another_size_have_a_grid_of_their_own(kind):
+    tower = _build(kind)
+    for size, grid in (((16, 24), (2, 3)), ((40, 56), (5, 7)), (SIZE, (4, 6))):
+        features = tower(torch.rand(2, 3, *size))
+        assert tower.grid_at(size) == features.grid == grid
+        assert features.patches.shape == (2, grid[0] * grid[1], tower.width)
+        features.patches.sum().backward()
+    assert tower.grid == (4, 6)
+    assert all(parameter.grad is not None for parameter in tower.parameters() if parameter.requires_grad)
+    with pytest.raises(ConfigError, match="patches of 8 px do not divide 20 x 24 px"):
+        tower.grid_at((20, 24))
+
+
+@both
+def test_adapters_learn_alone_and_begin_as_nothing(kind):
+    tower, plain = _build(kind, lora=LoraConfig(rank=2)).eval(), _build(kind).eval()
+    torch.testing.assert_close(_output(tower), _output(plain))
+    _output(tower.train()).square().sum().backward()
+    learning = {name for name, value in tower.named_parameters() if value.requires_grad}
+    assert learning == {name for name, value in tower.named_parameters() if value.grad is not None}
+    assert learning
+    assert all("lora_" in name for name in learning)
+    members = {id(value) for layer in tower.layers() for value in layer}
+    assert all(id(tower.get_parameter(name)) in members for name in learning)
 
 
 @both

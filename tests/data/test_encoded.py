@@ -7,11 +7,12 @@ from contextlib import suppress
 import cv2
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vlp.data.encoded import MAX_PIXELS, BadImageError, decode, image_shape
+from vlp.data.encoded import FACTORS, MAX_PIXELS, BadImageError, decode, decode_for, image_shape, reduction
 
 PIXELS = np.kron(np.random.default_rng(0).integers(0, 256, (5, 4)), np.ones((8, 8))).astype(np.uint8)
 
@@ -71,14 +72,24 @@ def test_a_turn_that_exif_asks_for_is_not_made():
 )
 def test_bombs_are_refused_by_their_header(kind, bomb, monkeypatch):
     monkeypatch.setattr(cv2, "imdecode", None)  # nothing gets that far
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", None)
     with pytest.raises(BadImageError, match="million are allowed"):
         decode(bomb, image_format=kind)
     assert MAX_PIXELS < 8001 * 8000
 
 
-def test_a_jpeg_of_very_many_scans_is_refused():
+@pytest.mark.parametrize("settings", [{"progressive": True}, {"subsampling": 0}])
+def test_a_jpeg_of_very_many_scans_is_refused(settings):
+    content = _saved(np.stack([PIXELS] * 3, axis=-1), "JPEG", **settings)
     with pytest.raises(BadImageError, match="scans"):
-        decode(FILES["jpg"][:-2] + b"\xff\xda" * 101 + b"\xff\xd9", image_format="jpg")
+        decode(content[:-2] + b"\xff\xda" * 101 + b"\xff\xd9", image_format="jpg")
+
+
+def test_a_plain_grey_jpeg_with_more_than_its_one_scan_is_refused():
+    scan = FILES["jpg"][FILES["jpg"].index(b"\xff\xda") : -2]
+    for scans in (1, 200):
+        with pytest.raises(BadImageError, match="damaged"):
+            decode(FILES["jpg"][:-2] + scans * scan + b"\xff\xd9", image_format="jpg")
 
 
 @pytest.mark.parametrize("kind", ["jpg", "png"])
@@ -129,3 +140,57 @@ def test_mutated_images_decode_or_are_refused(data, kind):
         pixels = decode(bytes(content), image_format=kind)
         assert pixels.ndim == 2
         assert 0 < pixels.size <= MAX_PIXELS
+
+
+@given(rows=st.integers(1, 5000), columns=st.integers(1, 5000), wanted=st.tuples(*[st.integers(1, 600)] * 2))
+def test_a_reduction_leaves_enough_and_moves_nothing_by_half_a_pixel(rows, columns, wanted):
+    factor = reduction((rows, columns), wanted)
+    assert factor in {1, *FACTORS}
+    for side, least in zip((rows, columns), wanted, strict=True):
+        small = -(-side // factor)
+        assert factor == 1 or small >= least
+        # The far edge of the image, at the size that is wanted, against where it would be without the rounding up.
+        assert least * (1 - side / (small * factor)) <= 0.5
+    if rows % 8 == columns % 8 == 0 and rows >= 8 * wanted[0] and columns >= 8 * wanted[1]:
+        assert factor == 8
+
+
+@pytest.mark.parametrize(("at_least", "factor"), [((5, 4), 8), ((6, 4), 4), ((10, 8), 4), ((11, 8), 2), ((21, 1), 1)])
+def test_a_jpeg_comes_as_small_as_will_do_and_averaged(at_least, factor):
+    picture = cv2.GaussianBlur(PIXELS, (0, 0), 6.0)
+    small = decode(_saved(picture, "JPEG", quality=95), image_format="jpg", at_least=at_least)
+    assert small.shape == (40 // factor, 32 // factor)
+    means = picture.reshape(40 // factor, factor, 32 // factor, factor).mean(axis=(1, 3))
+    assert np.abs(small - means).max() < 3
+
+
+def test_sides_that_the_factor_does_not_divide_are_rounded_up():
+    content = _saved(cv2.resize(PIXELS, (103, 131)), "JPEG")
+    assert decode(content, image_format="jpg", at_least=(30, 20)).shape == (33, 26)
+    assert decode(content, image_format="jpg", at_least=(131, 103)).shape == (131, 103)
+    pixels, stored = decode_for(content, image_format="jpg", size_of=lambda shape: (shape[0] // 4, shape[1] // 4))
+    assert (pixels.shape, stored) == ((33, 26), (131, 103))
+
+
+def test_a_png_comes_whole_and_either_may_lie_in_a_larger_memory():
+    assert decode(memoryview(FILES["png"]), image_format="png", at_least=(5, 4)).shape == (40, 32)
+    assert np.array_equal(
+        decode(memoryview(FILES["jpg"]), image_format="jpg"), decode(FILES["jpg"], image_format="jpg")
+    )
+
+
+def test_a_damaged_jpeg_shows_when_decoded_smaller_too():
+    picture = cv2.resize(PIXELS, (320, 400), interpolation=cv2.INTER_CUBIC)
+    content = bytearray(_saved(picture, "JPEG"))
+    content[len(content) // 2 : len(content) // 2 + 400] = b"x" * 400
+    with pytest.raises(BadImageError, match="damaged"):
+        decode(bytes(content), image_format="jpg", at_least=(100, 80), strict=True)
+
+
+def test_two_sizes_in_one_jpeg_are_refused():
+    content = bytearray(_saved(np.kron(PIXELS, np.ones((2, 2))).astype(np.uint8), "JPEG"))
+    frame = content.index(b"\xff\xc0")
+    # An unknown segment that looks like the header of another frame to a reader that takes the first it finds.
+    fake = b"\xff\xc0" + content[frame + 2 : frame + 5] + struct.pack(">HH", 40, 32) + content[frame + 9 : frame + 13]
+    with pytest.raises(BadImageError, match="damaged"):
+        decode(bytes(content[:frame] + fake + content[frame:]), image_format="jpg")

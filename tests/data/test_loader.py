@@ -1,5 +1,7 @@
 import logging
+import os
 import shutil
+import signal
 from collections import Counter
 from dataclasses import fields, is_dataclass, replace
 
@@ -10,13 +12,14 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 from vlp.config import validate
-from vlp.data.loader import LoaderConfig, make_loader, num_batches, select
+from vlp.data.batches import Batches
+from vlp.data.loader import LoaderConfig, default_workers, make_loader, num_batches, select
 from vlp.data.reader import open_shards
 from vlp.data.statements import code, identity
 from vlp.data.tokens import Tokenizer
 from vlp.data.transforms import Augment, Preprocess
 from vlp.data.writer import ShardWriter
-from vlp.errors import ConfigError, DataError
+from vlp.errors import BackendError, ConfigError, DataError
 from vlp.objectives.positives import PositivesConfig, find_positives
 from vlp.records import Certainty
 from vlp.reports import sentence_from_label
@@ -372,3 +375,26 @@ def test_a_damaged_image_is_one_plain_error_from_any_process(shards, tokenizer, 
     with pytest.raises(DataError, match="cannot be decoded") as caught:
         list(loader)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("processors", "processes", "on_gpu", "workers"),
+    [(2, 1, True, 1), (16, 1, True, 15), (128, 8, True, 15), (256, 4, True, 16), (1, 1, True, 1), (4, 8, True, 1),
+     (2, 1, False, 1), (16, 1, False, 2), (64, 2, False, 4)],
+)  # fmt: skip
+def test_workers_get_what_training_leaves(processors, processes, on_gpu, workers):
+    assert default_workers(processors=processors, processes=processes, on_gpu=on_gpu) == workers
+
+
+def test_workers_of_a_configuration_are_a_number_or_found_out(load):
+    assert validate(LoaderConfig, {"workers": "auto"}, where="test") == LoaderConfig()
+    with pytest.raises(ConfigError, match="workers"):
+        validate(LoaderConfig, {"workers": -1}, where="test")
+    assert load(workers="auto").num_workers == default_workers(on_gpu=torch.cuda.is_available())
+    assert load(workers=3).pin_memory is torch.cuda.is_available()
+
+
+def test_a_worker_that_the_kernel_kills_is_one_plain_error(load, monkeypatch):
+    monkeypatch.setattr(Batches, "__getitem__", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(BackendError, match=r"worker of the loader .* loader\.workers"):
+        list(load(workers=1))

@@ -2,12 +2,16 @@ import json
 import pickle
 import shutil
 import tarfile
+from multiprocessing import get_context
+from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 
-from vlp.data import hostile, open_shards
-from vlp.data.manifest import read_manifest
+from vlp.data import files, hostile, open_shards
+from vlp.data.files import RemoteConfig
+from vlp.data.manifest import read_manifest, shards_digest
 from vlp.data.reader import ShardReader
 from vlp.data.validate import check
 from vlp.errors import DataError
@@ -41,6 +45,16 @@ def test_reading_by_offset_equals_reading_the_tar(reader):
         for member in tar:
             key, suffix = member.name.split(".", 1)
             assert reader.member(key, suffix) == tar.extractfile(member).read()
+
+
+def test_what_an_archive_is_called_and_known_by(reader, shards, monkeypatch):
+    assert reader.name == "shards"
+    assert reader.digest() == shards_digest(shards)
+    monkeypatch.chdir(shards)
+    assert open_shards(".").name == "shards"
+    key = reader.keys("val")[0]
+    assert reader.shard_of(key).name == "val-000000.tar"
+    assert reader.image_format(key) == "png"
 
 
 def test_it_travels_to_other_processes(reader):
@@ -144,3 +158,109 @@ def test_only_the_very_member_is_ever_taken_for_it(shards, tmp_path):
         file.write(b"x")
     with pytest.raises(DataError, match="before its json: no tar header"):
         reader.study(two)
+
+
+@pytest.fixture(params=["memory", "file"])
+def url(request, shards, tmp_path):
+    """The same shards behind a URL."""
+    if request.param == "file":
+        shutil.copytree(shards, tmp_path / "bucket" / "shards")
+        yield f"file://{tmp_path}/bucket/shards"
+        return
+    system = fsspec.filesystem("memory")
+    for path in shards.iterdir():
+        system.pipe_file(f"/bucket/shards/{path.name}", path.read_bytes())
+    yield "memory://bucket/shards"
+    system.store.clear()
+
+
+@pytest.fixture
+def remote(tmp_path):
+    return RemoteConfig(cache_folder=tmp_path / "cache", attempts=2)
+
+
+def test_shards_behind_a_url_read_the_same(url, remote, reader, tmp_path):
+    there = open_shards(url, remote=remote)
+    assert there.manifest == reader.manifest
+    assert there.digest() == reader.digest()
+    assert there.name == "shards"
+    for other in (there, open_shards(url, remote=RemoteConfig(cache_bytes=0)), open_shards(Path(url), remote=remote)):
+        assert list(other.studies()) == list(reader.studies())
+        for key in reader.keys("train"):
+            assert np.array_equal(other.image(key), reader.image(key))
+
+
+def _first_study(reader):
+    return reader.study(reader.keys()[0])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_shards_behind_a_url_are_read_by_workers(shards, remote, tmp_path, method):
+    there = open_shards(f"file://{shards}", remote=remote)
+    first = _first_study(there)
+    with get_context(method).Pool(1) as pool:
+        assert pool.apply(_first_study, (there,)) == first
+
+
+def test_a_remote_that_vanishes_is_one_plain_error(url, remote, monkeypatch):
+    monkeypatch.setattr(files, "_FIRST_WAIT_S", 0.001)
+    reader = open_shards(url, remote=RemoteConfig(cache_bytes=0, attempts=2))
+    one, two = reader.keys("train")[:2]
+    reader.study(one)
+    system, path = fsspec.url_to_fs(url)
+    system.rm(path, recursive=True)
+    with pytest.raises(DataError, match=r"train-000000\.tar: cannot be read after 2 attempts"):
+        reader.study(two)
+    with pytest.raises(DataError, match=r"not a folder of shards: there is no manifest\.json"):
+        open_shards(url, remote=remote)
+
+
+def test_a_remote_folder_is_judged_when_it_is_opened(url, remote):
+    system, path = fsspec.url_to_fs(url)
+    tar = system.cat_file(f"{path}/train-000001.tar")
+    system.pipe_file(f"{path}/train-000001.tar", tar[:-1])
+    with pytest.raises(DataError, match=r"train-000001\.tar: .* bytes instead of"):
+        open_shards(url, remote=remote)
+    system.rm_file(f"{path}/train-000001.tar")
+    with pytest.raises(DataError, match=r"train-000001\.tar: missing"):
+        open_shards(url, remote=remote)
+    system.pipe_file(f"{path}/train-000001.tar", tar)
+    manifest = json.loads(system.cat_file(f"{path}/manifest.json"))
+    manifest["shards"][0]["samples"][0]["members"]["pkl"] = [512, 10]
+    system.pipe_file(f"{path}/manifest.json", json.dumps(manifest).encode())
+    with pytest.raises(DataError, match=r"train-000000\.tar: study .*pickled"):
+        open_shards(url, remote=remote)
+    system.pipe_file(f"{path}/manifest.json", b"{}")
+    with pytest.raises(DataError, match="not a manifest of shards"):
+        open_shards(url, remote=remote)
+
+
+def test_a_remote_member_that_is_another_is_refused(url, remote):
+    system, path = fsspec.url_to_fs(url)
+    reader = open_shards(url, remote=remote)
+    key = reader.keys("train")[0]
+    offset, _ = reader.sample(key).members["json"]
+    tar = bytearray(system.cat_file(f"{path}/train-000000.tar"))
+    tar[offset - 512] ^= 1
+    system.pipe_file(f"{path}/train-000000.tar", bytes(tar))
+    with pytest.raises(DataError, match="before its json: no tar header"):
+        reader.study(key)
+
+
+def test_a_folder_that_looks_like_a_url_is_a_folder(shards, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "memory:").mkdir()
+    (tmp_path / "memory:" / "shards").symlink_to(shards)
+    assert len(open_shards(Path("memory:/shards"))) == 14
+
+
+def test_new_shards_under_an_old_url_are_not_read_from_the_cache(remote, make_study, tmp_path):
+    from vlp.data.writer import ShardWriter
+
+    texts = []
+    for number in (1, 2):
+        folder = tmp_path / "shards"
+        with ShardWriter(folder, recipe={"number": number}) as writer:
+            writer.write(make_study(number))
+        texts.append(_first_study(open_shards(f"file://{folder}", remote=remote)).id)
+    assert texts == ["study.1", "study.2"]

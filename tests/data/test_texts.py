@@ -1,12 +1,27 @@
+import json
+import multiprocessing
+import pickle
 from dataclasses import replace
 
+import pytest
 import torch
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 from vlp.data.statements import Fact, code, identity
-from vlp.data.texts import Packing, known_texts, report_text, sampled_texts, sentence_texts
+from vlp.data.texts import (
+    Packing,
+    TemplateMemory,
+    agreed,
+    known_texts,
+    report_text,
+    sampled_texts,
+    sentence_texts,
+    templates,
+    told,
+)
 from vlp.data.tokens import Tokenizer
+from vlp.errors import DataError
 from vlp.records import Certainty, Person, Report, Study
 from vlp.reports import read, sentence_from_label
 from vlp.tensors import ABSENT, PRESENT
@@ -20,6 +35,7 @@ TEMPLATES = {
     "There is no pleural effusion.": NO_FLUID,
     "There is pneumothorax of the left pleural space.": LEFT,
 }
+SENTENCE = {"start": 0, "end": 4, "section": "findings", "finding": "edema", "certainty": "present", "text": "Edema."}
 BOTH_DENIED, SMALL = "No pneumothorax or effusion.", "Small left pneumothorax."
 
 
@@ -133,3 +149,93 @@ def test_an_empty_batch_has_empty_tensors():
         assert made[name].dtype == torch.int64
     assert made["flipped"].dtype == torch.bool
     assert made["known"].finding.shape == made["said"].finding.shape == (0,)
+
+
+def test_what_is_told_of_a_study_in_a_shard_is_what_it_says(reader):
+    for key in reader.keys("train"):
+        study, said = reader.study(key), told(reader, key)
+        assert (said.report, said.labels) == (study.report, study.labels)
+        for texts in ("template", "written", "both", "report"):
+            assert sampled_texts(said, said.sentences, texts) == sampled_texts(study, study.sentences, texts)
+            assert known_texts(said, texts) == known_texts(study, texts)
+
+
+def test_templates_are_read_in_short(reader):
+    for key in reader.keys("train"):
+        study, sayings = reader.study(key), templates(reader, key)
+        assert agreed(sayings) == sampled_texts(study, study.sentences, "template")
+        assert tuple(dict.fromkeys(sayings)) == known_texts(study, "template")
+        assert templates(reader, key)[:1] == sayings[:1]  # remembered by now
+
+
+def test_a_study_is_read_once_by_all_forked_processes(reader, monkeypatch):
+    keys = reader.keys("train")
+    memory = TemplateMemory([reader.sample(key).sentences for key in keys])
+    expected = [templates(reader, key) for key in keys]
+    for number in (1, 0, 4):
+        assert memory.get(reader, keys[number], number) == expected[number]
+    read = []
+    real = type(reader).member
+    monkeypatch.setattr(type(reader), "member", lambda self, key, suffix: read.append(key) or real(self, key, suffix))
+    pipe, theirs = multiprocessing.Pipe(duplex=False)
+
+    def elsewhere():
+        theirs.send([memory.get(reader, key, number) == expected[number] for number, key in enumerate(keys)])
+        theirs.send(read)
+
+    process = multiprocessing.get_context("fork").Process(target=elsewhere)
+    process.start()
+    assert pipe.recv() == [True] * len(keys)
+    assert pipe.recv() == [key for number, key in enumerate(keys) if number not in (0, 1, 4)]
+    process.join()
+    assert read == []
+    assert [memory.get(reader, key, number) for number, key in enumerate(keys)] == expected
+    mute = [key for key in keys if not reader.sample(key).sentences]
+    assert set(read) == set(mute)  # what the others say was read there, and its words are known here
+
+
+def test_numbers_that_another_process_wrote_are_learned(reader):
+    keys = reader.keys("train")
+    memory = TemplateMemory([reader.sample(key).sentences for key in keys])
+    said = memory.get(reader, keys[0], 0)
+    memory._said.clear()  # as in a process that was forked before
+    assert memory.get(reader, keys[0], 0) == said
+
+
+def test_a_file_that_says_more_than_was_counted_and_a_memory_that_is_sent_are_read_as_ever(reader, monkeypatch):
+    key = reader.keys("train")[0]
+    for memory in (TemplateMemory([1]), TemplateMemory([5]), pickle.loads(pickle.dumps(TemplateMemory([2])))):
+        for _ in range(2):
+            assert memory.get(reader, key, 0) == templates(reader, key)
+    monkeypatch.setattr("vlp.data.texts._MEMORY_BYTES", 8)
+    assert TemplateMemory([2, 2]).get(reader, key, 1) == templates(reader, key)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schema_version": 2},
+        {"sentences": None},
+        {"sentences": [{"text": "no more"}]},
+        {"sentences": ["There is edema."]},
+        {"sentences": [{**SENTENCE, "certainty": "maybe"}]},
+        {"sentences": [{**SENTENCE, "finding": ["edema"]}]},
+        {"sentences": [{**SENTENCE, "text": 7}]},
+        {"sentences": [{**SENTENCE, "start": -1, "text": "Never seen before."}]},
+    ],
+)
+@pytest.mark.parametrize("read", [told, templates])
+def test_files_that_are_no_samples_are_refused_however_they_are_read(reader, monkeypatch, change, read):
+    key = reader.keys()[0]
+    content = {**json.loads(reader.member(key, "json")), **change}
+    monkeypatch.setattr(type(reader), "member", lambda *_: json.dumps(content).encode())
+    with pytest.raises(DataError, match="not a sample of schema version 1"):
+        read(reader, key)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b"\xff"])
+@pytest.mark.parametrize("read", [told, templates])
+def test_files_that_are_no_json_are_refused(reader, monkeypatch, content, read):
+    monkeypatch.setattr(type(reader), "member", lambda *_: content)
+    with pytest.raises(DataError, match="not a sample of schema version 1"):
+        read(reader, reader.keys()[0])

@@ -123,3 +123,40 @@ def test_augmentation_with_everything_off_changes_nothing():
     changed, moved = off.apply(image, Preprocess(size=32), np.random.default_rng(0))
     assert np.array_equal(plain, changed)
     assert np.allclose(placement.matrix, moved.matrix)
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "stretch", "crop"])
+@pytest.mark.parametrize("size", [(90, 64), (64, 64), (48, 96), (30, 40)])
+def test_the_result_lies_where_it_is_asked_to(fit, size):
+    preprocess = Preprocess(size=(48, 96), fit=fit)
+    pixels = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
+    room = np.full((3, 48, 96), 255, dtype=np.uint8)
+    for row in room:
+        seen, placement, padding = preprocess.apply(pixels, out=row)
+        assert seen is row or np.shares_memory(seen, row)
+        plain = preprocess.apply(pixels)
+        assert np.array_equal(row, plain[0])
+        assert placement == plain[1]
+        assert np.array_equal(padding, plain[2])
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("size", [(400, 328), (401, 331), (512, 512)])
+def test_a_dot_in_an_image_decoded_smaller_comes_back_to_where_it_was(factor, size):
+    x, y, preprocess = size[1] * 0.7, size[0] * 0.6, Preprocess(size=40)
+    padded = np.zeros([-(-side // factor) * factor for side in size], dtype=np.uint8)
+    padded[: size[0], : size[1]] = _dot(*size, x, y, sigma=30)
+    rows, columns = (side // factor for side in padded.shape)
+    small = padded.reshape(rows, factor, columns, factor).mean(axis=(1, 3)).round().astype(np.uint8)
+    seen, placement, _ = preprocess.apply(small, stored=size)
+    assert placement.original == size
+    assert placement.to_original(_centre(seen)[None])[0] == pytest.approx(
+        (x, y), abs=1.5
+    )  # one pixel here is 1/10 there
+
+
+def test_nobody_can_change_the_padding_that_images_of_one_size_share():
+    _, placement, padding = Preprocess(size=32).apply(np.zeros((50, 30), dtype=np.uint8))
+    assert find_padding(placement) is padding
+    with pytest.raises(ValueError, match="read-only"):
+        padding[:] = True

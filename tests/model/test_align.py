@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from benchmarks.memory import saved_bytes
 from vlp.errors import ConfigError
 from vlp.model.align import Align, AlignConfig, mean_of_patches
 from vlp.tensors import ImageFeatures
@@ -84,6 +85,26 @@ def test_a_block_is_pre_norm_attention_and_mlp():
 def test_a_small_scale_is_almost_nothing():
     features = _features()
     torch.testing.assert_close(_align(layer_scale=1e-9)(features).patches, features.patches)
+
+
+def test_recomputed_blocks_keep_less_and_give_the_same_gradients():
+    kept, gradients = [], []
+    for recomputed in (False, True):
+        align = _align(layers=3)
+        align.set_checkpointing(recomputed)
+        kept.append(saved_bytes(lambda: align(_features()).patches))  # noqa: B023
+        align(_features()).patches.square().sum().backward()
+        gradients.append([value.grad for value in align.parameters()])
+    assert kept[1] < 0.6 * kept[0]
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+
+
+def test_any_grid_will_do():
+    align = _align()
+    small = ImageFeatures(pooled=torch.randn(2, 8), patches=torch.randn(2, 2, 8), grid=(1, 2))
+    aligned = align(small)
+    assert aligned.grid == (1, 2)
+    assert aligned.patches.shape == (2, 2, 8)
 
 
 def test_mean_of_patches_leaves_padding_out():

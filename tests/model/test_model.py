@@ -9,6 +9,7 @@ from vlp.data.statements import statements
 from vlp.data.transforms import Preprocess
 from vlp.errors import ConfigError, DataError
 from vlp.model import ModelConfig, build
+from vlp.model.align import AlignConfig
 from vlp.model.scorers import CosineConfig
 from vlp.model.towers import TimmTowerConfig
 from vlp.objectives import Pairs, multi_positive_nce
@@ -190,3 +191,31 @@ def test_the_plain_clip_design_builds_too(tiny_config, pixels):
     texts = model.encode_texts(model.tokenizer(SENTENCES))
     assert model.score(texts, model.encode_images(pixels)).logits.shape == (3, 3)
     assert model.grid == (4, 4)
+
+
+def test_what_the_tower_sees_can_be_remembered(tiny_model, pixels):
+    tiny_model.eval()
+    padding = torch.zeros(3, 32, 32, dtype=torch.bool)
+    padding[0, :, :16] = True
+    batch = replace(_batch(tiny_model, pixels), padding=padding)
+    seen = tiny_model.image_features(pixels, padding=padding)
+    assert seen.patches.shape == (3, 16, tiny_model.image_tower.width)
+    assert torch.equal(tiny_model.project(seen).patches, tiny_model.encode_images(pixels, padding=padding).patches)
+    remembered = replace(batch, images=pixels[:, :, :0, :0], padding=None, features=seen)
+    assert torch.equal(tiny_model(remembered), tiny_model(batch))
+    half = replace(remembered, features=replace(seen, pooled=seen.pooled.half(), patches=seen.patches.half()))
+    torch.testing.assert_close(tiny_model(half), tiny_model(batch), rtol=1e-2, atol=1e-2)
+
+
+def test_images_of_another_size_are_taken_where_that_is_asked_for(tiny_config):
+    # A CNN takes any size; the grid of what it sees is then that of this size, and so is the padding's.
+    tower = TimmTowerConfig(name="resnet10t", stage=2)
+    model = build(tiny_config.model_copy(update={"image": tower, "align": AlignConfig(layers=0)})).eval()
+    small = torch.randint(0, 256, (2, 1, 16, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    padding = torch.zeros(2, 16, 24, dtype=torch.bool)
+    padding[1, :, :8] = True
+    with pytest.raises(DataError, match="takes"):
+        model.image_features(small)
+    seen = model.image_features(small, padding=padding, resized=True)
+    assert seen.patches.shape[1] == seen.grid[0] * seen.grid[1] == seen.padding.shape[1] == 6
+    assert seen.padding.tolist() == [[False] * 6, [True, False, False] * 2]

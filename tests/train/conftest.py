@@ -54,7 +54,11 @@ def make_study(number: int, split: Split) -> LoadedStudy:
 
 @pytest.fixture(scope="session")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("train") / "shards"
+    return write_shards(tmp_path_factory.mktemp("train") / "shards")
+
+
+def write_shards(folder: Path) -> Path:
+    """Shards of studies of random pixels; `folder` again."""
     with ShardWriter(folder, image_format="png") as writer:
         for number in range(NUM_TRAIN):
             writer.write(make_study(number, "train"))

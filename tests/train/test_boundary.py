@@ -1,4 +1,8 @@
+import json
 import signal
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -6,13 +10,14 @@ import pytest
 import torch
 
 from vlp.config import validate
-from vlp.errors import ConfigError
+from vlp.errors import ConfigError, DataError
 from vlp.tensors import Batch, Statements, Tokens
-from vlp.train.boundary import StepBoundary, reason_to_finish
+from vlp.train.boundary import Instruments, StepBoundary, reason_to_finish
 from vlp.train.config import TrainConfig
+from vlp.train.folder import RunFolder
 from vlp.train.module import PretrainingModule
-from vlp.train.processes import Processes
-from vlp.train.resume import Progress
+from vlp.train.processes import Place, Processes
+from vlp.train.saving.state import Progress
 from vlp.train.signals import StopFlag
 
 Event = tuple[str, Any]
@@ -36,18 +41,36 @@ class Recorder:
     def show(self, **facts: Any) -> None:
         self.events.append(("show", facts["step"]))
 
-    def save(self, progress: Progress) -> None:
-        self.events.append(("save", (progress.step, progress.epoch, progress.position)))
+    def phase(self, name: str, step: int) -> None:
+        pass
 
-    def save_best(self) -> None:
-        self.events.append(("best", None))
+
+class Keeper:
+    """Stands for what keeps checkpoints, and notes what it was asked for."""
+
+    def __init__(self, recorder: Recorder, progress: Progress, *, has_checkpoint: bool = True) -> None:
+        self.recorder, self.progress, self.has_checkpoint = recorder, progress, has_checkpoint
+
+    def save(self, score: float | None = None) -> None:
+        at = self.progress
+        self.recorder.events.append(("save", (at.step, at.epoch, at.position)))
+
+    def follow(self, step: int) -> None:
+        self.recorder.events.append(("follow", step))
+
+    def go_back(self) -> bool:
+        self.recorder.events.append(("back", self.progress.step))
+        return self.has_checkpoint
+
+    def evaluated(self) -> Any:
+        return nullcontext()
 
 
 class Check:
     def __init__(self, *values: float) -> None:
         self.values = list(values)
 
-    def run(self, model: Any, *, device: Any) -> dict[str, float]:
+    def attempt(self, model: Any, *, device: Any) -> dict[str, float]:
         value = self.values.pop(0)
         return {"one": value - 0.1, "other": value + 0.1}
 
@@ -74,46 +97,75 @@ def batch_at(position: int) -> Batch:
 
 
 class Siblings(Processes):
-    """Other processes that see what this one does not: a signal at a step, a slower clock."""
+    """Other processes that see what this one does not: a signal at a step, a slower clock, damaged studies."""
 
-    def __init__(self, *, signal_at: int = 0, seconds: float = 0.0) -> None:
+    def __init__(self, *, signal_at: int = 0, seconds: float = 0.0, damaged: int = 0) -> None:
         super().__init__()
-        self.signal_at, self.seconds, self.asked, self.waited = signal_at, seconds, 0, 0
+        self.signal_at, self.seconds, self.damaged, self.asked = signal_at, seconds, damaged, 0
 
     def largest(self, *numbers: float) -> list[float]:
+        if len(numbers) < 3:
+            return list(numbers)
         self.asked += 1
         signalled = int(signal.SIGUSR1) if self.asked == self.signal_at else 0
-        return [max(numbers[0], signalled), max(numbers[1], self.seconds)]
+        replaced = [number + self.damaged for number in numbers[2:]]
+        return [max(numbers[0], signalled), max(numbers[1], self.seconds), *replaced]
 
-    def wait(self) -> None:
-        self.waited += 1
+    def collect(self, text: str) -> list[str]:
+        return [text, '["other"]']
+
+
+def make_boundary(
+    config: TrainConfig,
+    recorder: Recorder,
+    *,
+    progress: Progress,
+    flag: StopFlag,
+    folder: Path = Path(),
+    **changes: Any,
+) -> StepBoundary:
+    instruments: dict[str, Any] = {
+        "folder": RunFolder(folder),
+        "logbook": recorder,
+        "display": recorder,
+        "watchdog": recorder,
+        "place": Place(),
+        "processes": Processes(),
+        "stop": flag,
+        "keeper": Keeper(recorder, progress),
+    }
+    return StepBoundary(config, Instruments(**instruments | changes), progress=progress)
 
 
 def walk(
     config: TrainConfig,
     positions: list[int],
     *,
-    check: Any = None,
     stop_at: int = 0,
-    loss: float = 1.0,
-    siblings: Processes | None = None,
+    broken: tuple[int, ...] = (),
+    replaced: tuple[str, ...] = (),
     progress: Progress | None = None,
+    **changes: Any,
 ) -> tuple[list[Event], bool]:
     recorder, flag, progress = Recorder(), StopFlag(), progress or Progress()
-    boundary = StepBoundary(
-        config, progress=progress, logbook=recorder, display=recorder, check=check, stop=flag,  # type: ignore[arg-type]
-        processes=siblings or Processes(), save=recorder.save, save_best=recorder.save_best,
-    )  # fmt: skip
+    boundary = make_boundary(config, recorder, progress=progress, flag=flag, **changes)
     trainer: Any = SimpleNamespace(world_size=1, should_stop=False)
     module = PretrainingModule.__new__(PretrainingModule)
     torch.nn.Module.__init__(module)
-    module.model, module.measured = torch.nn.Identity(), {"loss": torch.tensor(loss)}  # type: ignore[assignment]
+    module.model, module.measured = torch.nn.Identity(), {"loss": torch.tensor(1.0)}  # type: ignore[assignment]
     module.images = 1
     module._device = torch.device("cpu")  # type: ignore[attr-defined]
     for number, position in enumerate(positions, start=1):
         flag.number = signal.SIGTERM if number == stop_at else 0
-        boundary.on_train_batch_end(trainer, module, None, batch_at(position), number)
+        module.skipped = number in broken
+        batch = replace(batch_at(position), replaced=replaced)
+        boundary.on_train_batch_start(trainer, module, batch, number)
+        boundary.on_train_batch_end(trainer, module, None, batch, number)
     return recorder.events, trainer.should_stop
+
+
+def names(events: list[Event]) -> list[str]:
+    return [name for name, _ in events if name != "follow"]
 
 
 @pytest.fixture
@@ -132,7 +184,7 @@ def test_epochs_are_counted_by_the_batches_trained(values: dict[str, Any]) -> No
 
 def test_rows_are_written_before_the_checkpoint_that_knows_them(values: dict[str, Any]) -> None:
     events, _ = walk(config_of(values), [0, 1, 2])
-    assert [name for name, _ in events] == [
+    assert names(events) == [
         "row", "show", "row", "show", "flush", "flush samples", "save", "row", "show"
     ]  # fmt: skip
 
@@ -150,25 +202,16 @@ def test_a_signal_saves_and_stops_at_this_boundary(values: dict[str, Any]) -> No
 
 
 def test_a_signal_to_another_process_stops_this_one_too(values: dict[str, Any]) -> None:
-    events, stopped = walk(config_of(values, checkpoint_every=100), [0, 1, 2], siblings=Siblings(signal_at=3))
+    events, stopped = walk(config_of(values, checkpoint_every=100), [0, 1, 2], processes=Siblings(signal_at=3))
     assert stopped
     assert events[-1] == ("save", (3, 0, 3))
 
 
 def test_the_slowest_clock_ends_the_run_for_all(values: dict[str, Any]) -> None:
     progress = Progress()
-    _, stopped = walk(config_of(values, max_minutes=1.0), [0], siblings=Siblings(seconds=61.0), progress=progress)
+    _, stopped = walk(config_of(values, max_minutes=1.0), [0], processes=Siblings(seconds=61.0), progress=progress)
     assert stopped
     assert progress.seconds == 61.0
-
-
-def test_all_wait_for_a_check_and_for_a_checkpoint(values: dict[str, Any]) -> None:
-    siblings = Siblings()
-    # Without a check of its own, as on all processes but the one that leads; both are due after step 2.
-    walk(config_of(values), [0], siblings=siblings)
-    assert siblings.waited == 0
-    walk(config_of(values), [0, 1], siblings=siblings)
-    assert siblings.waited == 2
 
 
 def test_processes_that_found_different_checkpoints_do_not_train(values: dict[str, Any]) -> None:
@@ -176,10 +219,9 @@ def test_processes_that_found_different_checkpoints_do_not_train(values: dict[st
         def largest(self, *numbers: float) -> list[float]:
             return [max(number, other) for number, other in zip(numbers, (4, -4), strict=True)]
 
-    boundary = StepBoundary(
-        config_of(values), progress=Progress(step=3), logbook=None, display=None, check=None, stop=StopFlag(),
-        processes=Elsewhere(), save=None, save_best=None,
-    )  # type: ignore[arg-type]  # fmt: skip
+    boundary = make_boundary(
+        config_of(values), Recorder(), progress=Progress(step=3), flag=StopFlag(), processes=Elsewhere()
+    )
     with pytest.raises(ConfigError, match="one folder that all of them see"):
         boundary.on_train_start(None, None)  # type: ignore[arg-type]
 
@@ -193,12 +235,49 @@ def test_checks_come_on_time_and_the_best_is_kept(values: dict[str, Any]) -> Non
         pytest.approx(0.55),
         pytest.approx(0.7),
     ]
-    assert [name for name, _ in events].count("best") == 2
+    assert [what[0] for name, what in events if name == "save"] == [2, 4, 5]
 
 
-def test_a_broken_loss_is_never_saved(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="step 2"):
-        walk(config_of(values), [0, 1], loss=float("nan"))
+def test_a_better_check_is_saved_at_once_where_the_best_is_kept(values: dict[str, Any]) -> None:
+    config = config_of(values, checkpoint_every=100, keep="best", zero_shot={"every": 1})
+    events, _ = walk(config, [0, 1, 2, 3], check=Check(0.6, 0.55, 0.6, 0.7))
+    assert [what[0] for name, what in events if name == "save"] == [1, 4]
+
+
+def test_a_step_that_is_left_out_is_counted_and_noted_and_not_averaged(values: dict[str, Any], tmp_path: Path) -> None:
+    progress = Progress()
+    events, _ = walk(
+        config_of(values), [0, 1, 2], broken=(2,), progress=progress, folder=tmp_path, processes=Siblings()
+    )
+    assert progress.skipped == 1
+    assert [what for name, what in events if name == "follow"] == [1, 3]
+    assert json.loads((tmp_path / "skipped.jsonl").read_text()) == {"step": 2, "epoch": 0, "keys": [["a"], ["other"]]}
+
+
+def test_after_too_many_in_a_row_a_run_goes_back_and_in_the_end_gives_up(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    config = config_of(values, max_steps=9, guard={"patience": 2, "rollbacks": 1})
+    events, _ = walk(config, [0, 1, 2, 3], broken=(2, 3), folder=tmp_path)
+    assert [what for name, what in events if name == "back"] == [3]
+    with pytest.raises(ConfigError, match="not a finite number at step 5"):
+        walk(config, [0, 1, 2, 3, 4], broken=(2, 3, 4, 5), folder=tmp_path)
+
+
+def test_without_a_checkpoint_there_is_no_way_back(values: dict[str, Any], tmp_path: Path) -> None:
+    recorder, progress = Recorder(), Progress()
+    keeper = Keeper(recorder, progress, has_checkpoint=False)
+    with pytest.raises(ConfigError, match="not a finite number at step 3"):
+        walk(config_of(values), [0, 1, 2], broken=(1, 2, 3), folder=tmp_path, keeper=keeper, progress=progress)
+
+
+def test_damaged_studies_of_all_processes_are_counted_against_the_budget(values: dict[str, Any]) -> None:
+    loader = values["loader"] | {"corrupt_budget": 5}
+    progress = Progress(replaced=1)
+    walk(config_of(values, loader=loader), [0, 1], replaced=("x",), progress=progress)
+    assert progress.replaced == 3
+    with pytest.raises(DataError, match=r"6 damaged studies were met and loader.corrupt_budget is 5"):
+        walk(config_of(values, loader=loader), [0], replaced=("x",), processes=Siblings(damaged=5))
 
 
 def test_reasons_to_finish(values: dict[str, Any]) -> None:

@@ -38,6 +38,16 @@ def test_a_line_every_fifteen_seconds_with_rate_and_time_left(
     ]
 
 
+def test_waiting_for_data_is_told_where_it_is_much(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="vlp"), Display(first=0, total=50_000) as shown:
+        for step, wait in ((1, 0.0), (2, 0.3), (3, 0.04), (4, 0.05)):
+            clock[0] += 10.0
+            shown.show(step=step, images=10, loss=1.0, check=None, data_wait=wait, memory_gb=12.34)
+    first, second = (message.split(" images/s")[1] for message in caplog.messages)
+    assert first == ", waiting for data 15%, 12.3 GB, 138:53:00 left"  # the mean since the last line
+    assert second == ", 12.3 GB, 138:52:40 left"
+
+
 def test_the_last_step_is_always_shown(clock: list[float], caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="vlp"), Display(first=0, total=2) as shown:
         clock[0] += 1.0

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -6,9 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, read_metrics
+from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, note_start, read_metrics, summary
 from vlp.train.processes import Processes
-from vlp.train.wandb_log import WandbConfig, WandbLog
 
 
 def test_cells_keep_float32_exactly_and_missing_ones_stay_empty(tmp_path: Path) -> None:
@@ -94,16 +96,107 @@ def test_samples_of_all_processes_are_one_file_by_step_and_rank(connected: Any, 
     ]  # fmt: skip
 
 
-def test_logbook_hands_read_numbers_to_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[int, dict[str, Any]]] = []
-    wandb = WandbLog(WandbConfig(mode="disabled"), folder=tmp_path, settings={}, run_id="x")
-    monkeypatch.setattr(wandb, "log", lambda row, *, step: sent.append((step, dict(row))))
-    metrics = MetricsFile(tmp_path / "metrics.csv", ("step", "epoch", "loss"))
-    logbook = Logbook(metrics=metrics, samples=SamplesFile(tmp_path / "samples.parquet"), wandb=wandb)
+class Heard:
+    """A sink that notes what it is told, and fails when asked to."""
+
+    def __init__(self, name: str, *, fails: bool = False) -> None:
+        self.name = name
+        self.rows: list[tuple[int, dict[str, Any]]] = []
+        self.finished = 0
+        self._fails = fails
+
+    def log(self, row: Mapping[str, Any], *, step: int) -> None:
+        if self._fails:
+            raise OSError(28, "No space left on device")
+        self.rows.append((step, dict(row)))
+
+    def finish(self) -> None:
+        self.finished += 1
+        if self._fails:
+            raise RuntimeError("cannot be closed\nand more")
+
+
+def a_logbook(folder: Path, *sinks: Heard) -> Logbook:
+    metrics = MetricsFile(folder / "metrics.csv", ("step", "epoch", "loss"))
+    return Logbook(metrics=metrics, samples=SamplesFile(folder / "samples.parquet"), sinks=sinks)
+
+
+def test_logbook_hands_read_numbers_to_every_sink(tmp_path: Path) -> None:
+    first, second = Heard("wandb"), Heard("TensorBoard")
+    logbook = a_logbook(tmp_path, first, second)
     logbook.append({"loss": torch.tensor(0.5)}, step=1, epoch=0, keys=("a",))
-    assert sent == []
+    assert first.rows == []
     logbook.flush()
-    assert sent == [(1, {"step": 1, "epoch": 0, "loss": 0.5})]
+    assert first.rows == second.rows == [(1, {"step": 1, "epoch": 0, "loss": 0.5})]
     assert not (tmp_path / "samples.parquet").exists()
     logbook.flush_samples()
     assert len(pd.read_parquet(tmp_path / "samples.parquet")) == 1
+    logbook.finish()
+    logbook.finish()
+    assert (first.finished, second.finished) == (1, 1)
+
+
+def test_a_sink_that_fails_is_told_of_once_and_the_rest_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    broken, good = Heard("TensorBoard", fails=True), Heard("wandb")
+    logbook = a_logbook(tmp_path, broken, good)
+    for step in (1, 2, 3):
+        logbook.append({"loss": 0.5}, step=step, epoch=0, keys=())
+        logbook.flush()
+    logbook.finish()
+    (message,) = caplog.messages
+    assert "TensorBoard fails (OSError" in message
+    assert message.endswith("training goes on without it")
+    assert [step for step, _ in good.rows] == [1, 2, 3]
+    assert (broken.finished, good.finished) == (0, 1)
+    assert len(read_metrics(tmp_path / "metrics.csv")) == 3
+
+
+def test_a_sink_that_cannot_be_closed_is_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broken, good = Heard("TensorBoard", fails=True), Heard("wandb")
+    a_logbook(tmp_path, broken, good).finish()
+    assert caplog.messages == ["TensorBoard fails (RuntimeError: cannot be closed); training goes on without it"]
+    assert good.finished == 1
+
+
+def test_every_start_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "starts.csv"
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    note_start(path, step=0, processes=1)
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    note_start(path, step=120, processes=4)
+    rows = read_metrics(path)
+    assert [(row["step"], row["processes"], row["job"]) for row in rows] == [("0", "1", ""), ("120", "4", "77")]
+    assert all(row["host"] and row["time"].startswith("20") for row in rows)
+
+
+def test_a_summary_is_made_of_what_the_run_wrote(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text(
+        "step,epoch,loss,images_per_s,data_wait,memory_gb,replaced,skipped,zero_shot_auroc\n"
+        "1,0,3.0,10,0.5,1.0,1,0,\n2,0,2.5,30,0.1,2.0,2,0,0.6\n3,1,nan,20,0.0,1.5,0,1,\n4,1,1"
+    )
+    note_start(tmp_path / "starts.csv", step=0, processes=1)
+    note_start(tmp_path / "starts.csv", step=2, processes=1)
+    expected = {
+        "run": str(tmp_path), "finished": False, "steps": 3, "epochs": 2, "loss": 2.5, "zero_shot_auroc": 0.6,
+        "images_per_s": 20.0, "data_wait": 0.2, "memory_gb": 2.0, "replaced": 3, "skipped": 1, "starts": 2,
+    }  # fmt: skip
+    assert summary(tmp_path) == expected
+    (tmp_path / "checkpoints" / "final").mkdir(parents=True)
+    final = {"finished": True, "checkpoint": str(tmp_path / "checkpoints" / "final")}
+    assert summary(tmp_path) == expected | final
+
+
+def test_an_older_run_has_fewer_facts_and_an_empty_one_hardly_any(tmp_path: Path) -> None:
+    assert summary(tmp_path) == {"run": str(tmp_path), "finished": False, "steps": 0}
+    (tmp_path / "metrics.csv").write_text("step,epoch,loss,images_per_s,zero_shot_auroc\n1,0,3.0,10,\n")
+    assert summary(tmp_path) == {
+        "run": str(tmp_path), "finished": False, "steps": 1, "epochs": 1, "loss": 3.0, "zero_shot_auroc": None,
+        "images_per_s": 10.0,
+    }  # fmt: skip
+
+
+def test_reading_a_run_needs_no_torch() -> None:
+    program = "import sys, vlp.train.logbook; assert 'torch' not in sys.modules; assert 'wandb' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True)

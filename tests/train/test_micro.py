@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from vlp.config import validate
@@ -16,7 +16,7 @@ from vlp.data.loader import make_loader
 from vlp.model.model import build
 from vlp.tensors import Batch, Tokens
 from vlp.train.config import TrainConfig
-from vlp.train.micro import BuffersKept, encode_images, encode_texts, number_of_parts
+from vlp.train.micro import encode_images, encode_texts, number_of_parts
 from vlp.train.module import PretrainingModule
 
 
@@ -161,17 +161,6 @@ def test_running_statistics_move_once_and_alike(values: dict[str, Any], shards: 
         assert torch.equal(value, twice[name]), name
 
 
-def test_buffers_come_back_in_training_parts_alone() -> None:
-    parts = nn.ModuleList([nn.BatchNorm1d(2).train(), nn.BatchNorm1d(2).eval()])
-    kept = BuffersKept(parts)
-    for _ in range(2):  # usable again, for a graph that is walked twice
-        with kept:
-            for part in parts:
-                part.running_mean.add_(1.0)  # type: ignore[operator, union-attr]
-    assert parts[0].running_mean.tolist() == [0.0, 0.0]
-    assert parts[1].running_mean.tolist() == [2.0, 2.0]
-
-
 def test_a_frozen_text_tower_reads_every_sentence_once(values: dict[str, Any], shards: Path) -> None:
     values["model"]["text"] = values["model"]["text"] | {"freeze": "all", "head": "mlp"}
     module = module_of(config_of(values, micro_batch=2))
@@ -185,10 +174,49 @@ def test_a_frozen_text_tower_reads_every_sentence_once(values: dict[str, Any], s
     assert module.model.text_head[0].weight.grad is not None
 
 
+@pytest.fixture
+def frozen_values(still_values: dict[str, Any]) -> dict[str, Any]:
+    """A frozen image tower below an align layer."""
+    model = still_values["model"]
+    return still_values | {"model": model | {"image": model["image"] | {"freeze": "all"}, "align": {"layers": 1}}}
+
+
+@pytest.mark.parametrize("remembered", [False, True])
+def test_a_frozen_image_tower_sees_every_image_once(
+    frozen_values: dict[str, Any], shards: Path, in_float64: Callable[[Any], Any], remembered: bool
+) -> None:
+    change = (lambda model: model) if remembered else in_float64  # what is remembered is read as float32
+    whole, parted = (module_of(config_of(frozen_values, micro_batch=size), change) for size in (None, 3))
+    batch = batch_for(whole.config, whole, shards)
+    expected_loss = whole.training_step(batch, 0)
+    expected_loss.backward()
+    if remembered:
+        features = parted.model.image_features(batch.images, padding=batch.padding)
+        batch = replace(batch, images=batch.images[:, :, :0, :0], padding=None, features=features)
+    seen: list[int] = []
+    encode = parted.model.image_tower.encode
+    parted.model.image_tower.encode = lambda images: seen.append(len(images)) or encode(images)  # type: ignore
+    loss = parted.training_step(batch, 0)
+    loss.backward()
+    assert sum(seen) == (0 if remembered else batch.num_images)
+    assert max(seen, default=0) <= 3
+    assert loss.item() == pytest.approx(expected_loss.item(), rel=1e-6 if remembered else 1e-12)
+    expected, found = gradients(whole), gradients(parted)
+    assert found.keys() == expected.keys()
+    assert any(name.startswith("align") for name in found)
+    assert not any(name.startswith("image_tower") for name in found)
+    for name, value in expected.items():
+        if not name.endswith("key.bias"):
+            assert float((found[name] - value).norm() / value.norm()) < (1e-4 if remembered else 1e-9), name
+
+
 def test_no_text_at_all_has_gradients_of_zero(values: dict[str, Any]) -> None:
     module = module_of(config_of(values, micro_batch=2))
+    calls = []
+    module.model.text_tower.register_forward_hook(lambda *_: calls.append(1))
     vectors = encode_texts(module.model, module.model.tokenizer([]), parts=3).pooled
     assert vectors.shape == (0, 16)
+    assert len(calls) == 3  # as on ranks that have texts: sharded towers are whole for all ranks at the same time
     vectors.sum().backward()
     found = {name: value.grad for name, value in module.model.named_parameters() if name.startswith("text_tower")}
     assert found

@@ -10,7 +10,6 @@ from torch.nn.functional import cross_entropy
 from vlp.config import validate
 from vlp.data import open_shards
 from vlp.data.loader import make_loader
-from vlp.errors import ConfigError
 from vlp.inference.engine import Engine
 from vlp.model.model import build
 from vlp.objectives import ALONE, Pairs, multi_positive_nce
@@ -163,12 +162,16 @@ def test_near_duplicates_are_told_by_the_models_own_vectors(
         assert ignored == pytest.approx(rest if compared else 0.0, abs=1e-6)
 
 
-def test_weights_that_are_no_numbers_any_more_end_the_run(module: PretrainingModule, batch: Batch) -> None:
+def test_weights_that_are_no_numbers_give_a_loss_that_is_none_and_no_error(
+    module: PretrainingModule, batch: Batch
+) -> None:
+    """Another process may wait for this one: it must come to the end of its step, where the guard looks."""
     with torch.no_grad():
         module.model.text_head.weight.fill_(torch.nan)
-    module.step = 6
-    with pytest.raises(ConfigError, match=r"not finite.* at step 7; lower optimizer\.lr"):
-        module.training_step(batch, 0)
+    loss = module.training_step(batch, 0)
+    assert torch.isnan(loss)
+    loss.backward()
+    assert all(value.grad is not None for value in module.model.image_tower.parameters() if value.requires_grad)
 
 
 def test_parameters_without_a_part_in_any_score_are_named(values: dict[str, Any]) -> None:

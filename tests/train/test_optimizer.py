@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from vlp.errors import ConfigError
-from vlp.train.optimizer import LrScale, OptimizerConfig, ScheduleConfig, make_optimizer, set_lr
+from vlp.model.towers import Tower
+from vlp.train.optimizer import LayerDecay, LrScale, OptimizerConfig, ScheduleConfig, make_optimizer, set_lr
 
 
 class Part(nn.Module):
@@ -45,6 +46,116 @@ def test_frozen_parts_and_parts_of_scale_zero_are_left_out() -> None:
     groups = {"image": list(frozen.parameters()), "text": list(still.parameters()), "rest": list(moving.parameters())}
     optimizer = make_optimizer(groups, OptimizerConfig(lr_scale=LrScale(text=0.0)))
     assert {group["name"] for group in optimizer.param_groups} == {"rest"}
+
+
+class Stack(Tower):
+    """A stem and three blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(nn.Linear(2, 2) for _ in range(4))
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        return [list(part.parameters()) for part in self.parts]
+
+    def blocks(self) -> list[nn.Module]:
+        return list(self.parts[1:])
+
+    def example(self) -> torch.Tensor:
+        return torch.zeros(1, 2)
+
+    def encode(self, given: torch.Tensor, /) -> torch.Tensor:
+        return nn.Sequential(*self.parts)(given)
+
+
+def rates(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    return {names[id(value)]: group["lr"] for group in optimizer.param_groups for value in group["params"]}
+
+
+def test_a_lower_block_learns_more_slowly() -> None:
+    model = nn.ModuleDict({"image": Stack(), "text": Stack(), "head": nn.Linear(2, 2)})
+    groups = {name: list(model[part].parameters()) for name, part in (("image", "image"), ("text", "text"))}
+    groups["rest"] = list(model["head"].parameters())
+    config = OptimizerConfig(lr=1.0, lr_scale=LrScale(image=0.1), layer_decay=LayerDecay(image=0.5))
+    optimizer = make_optimizer(groups, config, towers={"image": model["image"], "text": model["text"]})
+    set_lr(optimizer, 2.0)
+    found = rates(model, optimizer)
+    assert len(found) == len(list(model.parameters()))
+    for depth, share in enumerate((1 / 16, 1 / 8, 1 / 4, 1 / 2)):  # BEiT: decay ** (blocks + 1 - depth)
+        assert found[f"image.parts.{depth}.weight"] == pytest.approx(0.2 * share)
+        assert found[f"image.parts.{depth}.bias"] == pytest.approx(0.2 * share)
+        assert found[f"text.parts.{depth}.weight"] == pytest.approx(2.0)
+    assert found["head.weight"] == pytest.approx(2.0)
+    decays = {group["weight_decay"] for group in optimizer.param_groups if group["name"] == "image"}
+    assert decays == {0.0, config.weight_decay}
+
+
+def test_frozen_blocks_do_not_change_the_rates_of_the_others() -> None:
+    tower = Stack()
+    tower.freeze(1)
+    config = OptimizerConfig(lr=1.0, layer_decay=LayerDecay(image=0.5))
+    optimizer = make_optimizer({"image": list(tower.parameters())}, config, towers={"image": tower})
+    set_lr(optimizer, 1.0)
+    assert rates(tower, optimizer) == pytest.approx(
+        {"parts.2.weight": 0.25, "parts.2.bias": 0.25, "parts.3.weight": 0.5, "parts.3.bias": 0.5}
+    )
+
+
+def test_without_layer_decay_the_groups_are_the_parts() -> None:
+    tower = Stack()
+    groups = {"image": list(tower.parameters())}
+    optimizer = make_optimizer(groups, OptimizerConfig(), towers={"image": tower})
+    assert [(group["name"], group["scale"], len(group["params"])) for group in optimizer.param_groups] == [
+        ("image", 1.0, 4),
+        ("image", 1.0, 4),
+    ]
+
+
+def _train(fused: bool, *, steps: int = 20) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(0)
+    part = nn.Sequential(nn.Linear(3, 8), nn.GELU(), nn.Linear(8, 2))
+    optimizer = make_optimizer({"rest": list(part.parameters())}, OptimizerConfig(lr=1e-2, fused=fused))
+    generator = torch.Generator().manual_seed(1)
+    for step in range(steps):
+        set_lr(optimizer, 1e-2 * (step + 1) / steps)
+        optimizer.zero_grad()
+        part(torch.randn(16, 3, generator=generator)).square().mean().backward()
+        optimizer.step()
+    return part, optimizer
+
+
+def test_fused_or_not_the_weights_are_the_same() -> None:
+    (fused, optimizer), (plain, _) = _train(True), _train(False)
+    assert optimizer.defaults["fused"]
+    for one, other in zip(fused.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_auto_is_fused_where_torch_can() -> None:
+    part = nn.Linear(2, 2)
+    assert make_optimizer({"rest": list(part.parameters())}, OptimizerConfig()).defaults["fused"]
+    elsewhere = {"rest": list(nn.Linear(2, 2, device="meta").parameters())}
+    assert not make_optimizer(elsewhere, OptimizerConfig()).defaults["fused"]
+    with pytest.raises(ConfigError, match="no fused AdamW on meta"):
+        make_optimizer(elsewhere, OptimizerConfig(fused=True))
+
+
+def test_a_scaled_loss_is_unscaled_before_the_gradient_is_clipped() -> None:
+    """A fused step would unscale by itself, after the clipping: gradients of 16-bit runs would all but vanish."""
+    moved = []
+    for scale in (1.0, 2.0**12):
+        torch.manual_seed(0)
+        part = nn.Linear(4, 1, bias=False)
+        optimizer = make_optimizer({"rest": list(part.parameters())}, OptimizerConfig(lr=1e-1, betas=(0.0, 0.0)))
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=True)
+        scaler.scale(part(torch.ones(2, 4)).square().sum()).backward()
+        if not getattr(optimizer, "_step_supports_amp_scaling", False):  # what Lightning asks
+            scaler.unscale_(optimizer)
+        norm = nn.utils.clip_grad_norm_(part.parameters(), 1e-8)  # so small that AdamW's epsilon shows its size
+        scaler.step(optimizer)
+        moved.append((part.weight.detach().clone(), norm))
+    torch.testing.assert_close(moved[0], moved[1])
 
 
 def test_nothing_to_train_is_an_error() -> None:

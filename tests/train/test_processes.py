@@ -19,16 +19,16 @@ from safetensors.torch import load_file
 
 from vlp import log
 from vlp.config import dump, validate
-from vlp.errors import BackendError, ConfigError
+from vlp.errors import BackendError, ConfigError, Stopped
 from vlp.model import checkpoint
 from vlp.train.boundary import StepBoundary
 from vlp.train.config import TrainConfig
-from vlp.train.processes import Place, Processes, ending_together, find_place, lost_others, standing_at
+from vlp.train.processes import Place, Processes, SlurmStep, ending_together, find_place, lost_others, standing_at
 from vlp.train.run import train
 
 Values = dict[str, Any]
 Run = Callable[[int, Callable[[int], None]], list[int | None]]
-CLOCK = {"images_per_s"}
+CLOCK = {"images_per_s", "data_wait", "memory_gb"}
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_a_signal_to_one_process_stops_all_and_they_go_on_bit_for_bit(
     def stopped(rank: int) -> None:
         if rank == 1:
             at_step(3, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        with pytest.raises(Stopped, match="signal 15"):
             train(config)
 
     assert by_torchrun(2, stopped) == [0, 0]
@@ -155,7 +155,8 @@ def test_one_command_starts_all_processes_and_answers_once(several: Values, whol
 
 
 def test_what_one_process_cannot_do_ends_all(several: Values, by_torchrun: Run) -> None:
-    config = config_of(several, optimizer={"lr": 1e30}, gradient_clip=0.0, schedule={"warmup_steps": 0})
+    config = config_of(several, optimizer={"lr": 1e30}, gradient_clip=0.0, schedule={"warmup_steps": 0},
+                       guard={"patience": 2, "rollbacks": 0})  # fmt: skip
 
     def work(rank: int) -> None:
         with pytest.raises((ConfigError, BackendError), match=r"finite.* at step|lost another one"):
@@ -223,6 +224,15 @@ def test_a_process_alone_agrees_with_itself() -> None:
     processes.part()
 
 
+def step(layout: str, *, procid: int, localid: int = 0, nodeid: int = 0) -> Values:
+    """What a task finds in its environment inside a step, as Slurm 22.05 was seen to set it."""
+    counts = [part.rstrip(")").split("(x") for part in layout.split(",")]
+    tasks = sum(int(each) * int(*times or "1") for each, *times in counts)
+    return {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": str(tasks),
+            "SLURM_STEP_TASKS_PER_NODE": layout, "SLURM_PROCID": str(procid), "SLURM_LOCALID": str(localid),
+            "SLURM_NODEID": str(nodeid), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "15007"}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("environment", "devices", "nodes", "place"),
     [
@@ -233,6 +243,18 @@ def test_a_process_alone_agrees_with_itself() -> None:
         ({"NODE_RANK": "1"}, 4, 2, Place(rank=4, world=8)),
         ({"NODE_RANK": "1", "LOCAL_RANK": "3"}, 4, 2, Place(rank=7, world=8, launched=True)),
         ({"TORCHELASTIC_RUN_ID": "a", "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, 4, 2, Place(rank=5, world=8)),
+        # A job's script and the shell of salloc have variables of Slurm, and are no step.
+        ({"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, 4, 1, Place(world=4)),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "8"}, 1, 1, Place()),
+        # A step of one task: a shell (which has the job's number of tasks), or one that starts torchrun on each node.
+        (step("1", procid=0) | {"SLURM_NTASKS": "8"}, 4, 1, Place(world=4)),
+        (step("1", procid=0) | {"LOCAL_RANK": "2"}, 4, 1, Place(rank=2, world=4, launched=True)),
+        (
+            step("1(x2)", procid=1) | {"TORCHELASTIC_RUN_ID": "a", "RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "0"},
+            1,
+            2,
+            Place(rank=1, world=2),
+        ),
     ],
 )
 def test_a_process_finds_its_place(
@@ -245,6 +267,67 @@ def test_a_process_finds_its_place(
     assert found.leads == (place.rank == 0)
     elastic = "TORCHELASTIC_RUN_ID" in environment
     assert type(found.environment()) is (TorchElasticEnvironment if elastic else LightningEnvironment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "nodes", "place"),
+    [
+        (step("2", procid=0), 2, 1, Place(world=2)),
+        (step("2", procid=1, localid=1), 2, 1, Place(rank=1, world=2, launched=True)),
+        (step("4(x2)", procid=6, localid=2, nodeid=1), 4, 2, Place(rank=6, world=8, launched=True)),
+        # --distribution=cyclic deals tasks out node by node: the rank is Slurm's, not node by node.
+        (step("4(x2)", procid=1, localid=0, nodeid=1), 4, 2, Place(rank=1, world=8, launched=True)),
+    ],
+)
+def test_a_task_of_a_step_finds_its_place(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], devices: int, nodes: int, place: Place
+) -> None:
+    for name, value in (environment | {"SLURM_NTASKS": "99", "SLURM_NTASKS_PER_NODE": "99"}).items():
+        monkeypatch.setenv(name, value)
+    found = find_place(devices=devices, nodes=nodes)
+    assert found == place
+    there = found.environment()
+    assert type(there) is SlurmStep
+    assert there.creates_processes_externally
+    assert there.detect()
+    there.set_world_size(3)  # as Lightning does, by a rule of its own
+    there.set_global_rank(2)
+    assert (there.world_size(), there.global_rank()) == (place.world, place.rank)
+    assert [str(number) for number in (there.local_rank(), there.node_rank())] == [
+        environment[name] for name in ("SLURM_LOCALID", "SLURM_NODEID")
+    ]
+    assert (there.main_address, there.main_port) == ("127.0.0.1", 15007)
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices", "nodes", "message"),
+    [
+        (
+            step("2(x2)", procid=0),
+            1,
+            1,
+            r"srun started 2\(x2\) tasks on its nodes, and devices=1 nodes=1 needs 1: change",
+        ),
+        (step("3,1", procid=3, nodeid=1), 2, 2, r"3,1 .* needs 2\(x2\): .* --nodes=2 --ntasks-per-node=2"),
+        (step("4", procid=3), 2, 2, r"started 4 .* needs 2\(x2\)"),
+        (step("1", procid=0), 1, 2, r"started 1 .* needs 1\(x2\)"),
+        (step("2", procid=0) | {"MASTER_ADDR": ""}, 2, 1, "MASTER_ADDR and MASTER_PORT must say .*train.sbatch"),
+        (step("2", procid=0) | {"MASTER_PORT": "auto"}, 2, 1, "MASTER_ADDR and MASTER_PORT must say"),
+        (
+            step("2", procid=0) | {"MASTER_ADDR": "no-such-node.invalid"},
+            2,
+            1,
+            "MASTER_ADDR=no-such-node.invalid: this ",
+        ),
+    ],
+)
+def test_a_step_that_cannot_be_the_run_is_refused(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], devices: int, nodes: int, message: str
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=message):
+        find_place(devices=devices, nodes=nodes)
 
 
 def test_another_number_of_processes_than_torchrun_started_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

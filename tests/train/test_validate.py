@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from vlp.config import validate as as_valid
 from vlp.data import open_shards
+from vlp.data.reader import ShardReader
 from vlp.data.transforms import Preprocess
 from vlp.metrics.policy import LEFT_OUT
 from vlp.model.model import build
@@ -124,3 +125,32 @@ def test_a_check_leaves_model_and_random_numbers_alone(shards: Path, values: dic
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert set(aurocs) == set(FINDINGS)
     assert all(0.0 <= value <= 1.0 for value in aurocs.values())
+
+
+def test_a_check_that_fails_is_told_and_the_run_goes_on(shards: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Oracle):
+        def score(self, texts: torch.Tensor, images: torch.Tensor) -> Any:
+            raise RuntimeError("out of luck\nand more")
+
+    check, cpu = prepared(shards, min_positives=1), torch.device("cpu")
+    model: Any = Broken()
+    model.train()
+    assert check.attempt(model, device=cpu) is None
+    assert model.training
+    assert "the zero-shot check fails (RuntimeError: out of luck); training goes on" in caplog.text
+    whole: Any = Oracle()
+    assert check.attempt(whole, device=cpu) == check.run(whole, device=cpu)
+
+
+def test_studies_without_a_readable_image_are_left_out_and_counted(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = open_shards(shards).keys("val")
+    encoded = ShardReader.encoded
+    monkeypatch.setattr(
+        ShardReader, "encoded", lambda self, key, index=0: b"" if key == keys[1] else encoded(self, key, index)
+    )
+    check = prepared(shards, min_positives=1)
+    assert len(check.images) == len(keys) - 1
+    assert all(len(truth) == len(keys) - 1 for truth in check.truth.values())
+    assert f"1 of {len(keys)} studies are left out" in caplog.text

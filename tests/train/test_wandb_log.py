@@ -61,3 +61,16 @@ def test_a_missing_package_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(BackendError, match=r"wandb\.mode=disabled"):
         open_log("offline", tmp_path)
+
+
+def test_a_server_that_is_away_is_a_warning(
+    wandb: Wandb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(**options: Any) -> None:
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setattr(wandb, "init", away)
+    log = open_log("online", tmp_path)
+    log.log({"loss": 0.5}, step=1)
+    log.finish()
+    assert caplog.messages == ["wandb cannot be started (ConnectionError: no route); training goes on without"]

@@ -1,4 +1,4 @@
-"""`vlp doctor`: what this machine has, and what is missing for which verb."""
+"""`vlp doctor`: what this machine has, what is missing for which verb, and whether a training run fits."""
 
 import importlib.metadata
 import importlib.util
@@ -8,11 +8,12 @@ import shutil
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vlp.cli.console import FAILED_CHECK, print_json, print_table
+from vlp.errors import ConfigError
 
 PACKAGES: dict[str, tuple[str, str]] = {
     "torch": ("torch", "model"),
@@ -24,7 +25,10 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "pytorch_lightning": ("pytorch-lightning", "train"),
     "albumentations": ("albumentations", "train"),
     "webdataset": ("webdataset", "train"),
+    "psutil": ("psutil", "train"),
     "wandb": ("wandb", "train"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "peft": ("peft", "lora"),
     "pydicom": ("pydicom", "dicom"),
     "pylibjpeg": ("pylibjpeg", "dicom"),
     "openjpeg": ("pylibjpeg-openjpeg", "dicom"),
@@ -49,20 +53,47 @@ class Finding:
 
 
 def doctor(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Changes to the configuration of --train.")
+    ] = None,
+    train: Annotated[
+        Path | None, typer.Option("--train", metavar="CONFIG", help="Try the largest batch of this training run.")
+    ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
 ) -> None:
     """Examine this machine: Python, packages, device, memory, disk, Slurm.  Exit status 1 if something is missing.
 
-    Example: vlp doctor
+    With --train, try a training run instead: a few steps on the largest batch that the configuration can give, the
+    loader alone, and the room for checkpoints.  Nothing is written.  Exit status 1 if it does not fit.
+
+    Example: vlp doctor --train configs/train/demo.yaml loader.batch_studies=128
     """
-    findings = [*_machine(), *_packages(), _device(), _slurm()]
-    if json_:
-        print_json([asdict(finding) for finding in findings])
+    facts: dict[str, Any] = {}
+    if train is not None:
+        findings, facts = _training(train, overrides or [])
+    elif overrides:
+        raise ConfigError(f"{overrides[0]}: changes go with a configuration; say --train CONFIG")
     else:
-        rows = [(finding.what, finding.value, finding.advice) for finding in findings]
-        print_table("vlp doctor", ("what", "found", "advice"), rows)
+        findings = [*_machine(), *_packages(), _device(), _slurm()]
+    rows = [asdict(finding) for finding in findings]
+    if json_:
+        print_json({**facts, "findings": rows} if train else rows)
+    else:
+        table = [(finding.what, finding.value, finding.advice) for finding in findings]
+        print_table("vlp doctor", ("what", "found", "advice"), table)
     if not all(finding.good for finding in findings):
         raise typer.Exit(FAILED_CHECK)
+
+
+def _training(path: Path, overrides: list[str]) -> tuple[list[Finding], dict[str, Any]]:
+    """What a dry run of a training says, in lines and in numbers."""
+    from vlp.config import load
+    from vlp.train.config import TrainConfig
+    from vlp.train.preflight import examine
+
+    found = examine(load(TrainConfig, path, overrides))
+    findings = [Finding(**check._asdict()) for check in found.checks]
+    return findings, {"fits": found.fits, **asdict(found), "data_wait": found.data_wait}
 
 
 def _machine() -> list[Finding]:

@@ -1,6 +1,7 @@
 """The `vlp` command: one verb per file, each importing what it needs only when it runs."""
 
 import os
+import signal
 import sys
 
 import typer
@@ -15,7 +16,7 @@ from vlp.cli.ground import ground
 from vlp.cli.ingest import ingest
 from vlp.cli.report import report
 from vlp.cli.train import train
-from vlp.errors import VlpError
+from vlp.errors import Stopped, VlpError
 
 app = typer.Typer(
     name="vlp",
@@ -40,7 +41,11 @@ app.command()(demo)
 
 
 def main() -> None:
-    """Runs the command line; a `VlpError` becomes one plain line on stderr and exit status 2."""
+    """Runs the command line; a `VlpError` becomes one plain line on stderr and exit status 2.
+
+    Work that a signal ended exits with 128 + the signal's number, as a shell would say it: 130 for Ctrl+C, 143 for
+    SIGTERM, 138 for SIGUSR1.
+    """
     from vlp import log
 
     # Nothing is fetched or reported behind a person's back.
@@ -53,6 +58,9 @@ def main() -> None:
         for line in str(error).splitlines():
             print(f"error: {line}", file=sys.stderr)
         sys.exit(BAD_INPUT)
+    except Stopped as stopped:
+        print("stopped", file=sys.stderr)
+        sys.exit(128 + stopped.number)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)

@@ -26,7 +26,7 @@ def train(
     from vlp import log
     from vlp.config import load
     from vlp.train.config import TrainConfig
-    from vlp.train.run import summary
+    from vlp.train.logbook import summary
     from vlp.train.run import train as train_run
 
     run = train_run(load(TrainConfig, path, overrides or []))

@@ -1,14 +1,41 @@
-"""Images at the model's size kept in memory between epochs: decoding small archives again and again is waste."""
+"""Images of shards at the model's size, and a memory for them: decoding small archives again and again is waste."""
 
 from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
+from vlp.data.encoded import BadImageError, decode_for
 from vlp.data.reader import ShardReader
-from vlp.data.transforms import Preprocess
+from vlp.data.transforms import Preprocess, find_padding
+from vlp.errors import DataError
 from vlp.tensors import Placement
+
+
+def seen_image(
+    reader: ShardReader,
+    key: str,
+    index: int = 0,
+    *,
+    preprocess: Preprocess,
+    out: UInt8[np.ndarray, "rows columns"] | None = None,
+) -> tuple[UInt8[np.ndarray, "rows columns"], Placement, Bool[np.ndarray, "rows columns"] | None]:
+    """What the model sees of an image in a shard, as `Preprocess.apply` gives it: pixels, placement, padding.
+
+    The one way from shards to the model: training and evaluation decode alike, no larger than the model needs.
+
+    Raises:
+        DataError: if the bytes in the shard are no whole image, or one of more pixels than a radiograph has.
+    """
+    form = reader.image_format(key)
+    content = reader.encoded(key, index)
+    try:
+        pixels, stored = decode_for(content, image_format=form, size_of=preprocess.size_of, strict=form == "jpg")
+    except BadImageError as error:
+        where = f"{reader.folder}: {reader.shard_of(key).name}: image {index} of study {key}"
+        raise DataError(f"{where} cannot be decoded: {error}") from None
+    return preprocess.apply(pixels, stored=stored, out=out)
 
 
 class ImageCache:
@@ -23,16 +50,29 @@ class ImageCache:
         self._limit_bytes = limit_bytes
         self._images: dict[tuple[str, int], tuple[np.ndarray, Placement]] = {}
 
-    def get(self, reader: ShardReader, key: str, index: int) -> tuple[UInt8[np.ndarray, "rows columns"], Placement]:
-        """The image at the model's size, and where its pixels went; callers must not write to it."""
+    def get(
+        self,
+        reader: ShardReader,
+        key: str,
+        index: int,
+        *,
+        out: UInt8[np.ndarray, "rows columns"] | None = None,
+    ) -> tuple[UInt8[np.ndarray, "rows columns"], Placement, Bool[np.ndarray, "rows columns"] | None]:
+        """The image at the model's size, where its pixels went, and its padding.
+
+        It lies in `out`, or else in the cache, where callers must not write to it.
+        """
         found = self._images.get((key, index))
-        if found is None:
-            image, placement, _ = self._preprocess.apply(reader.image(key, index))
-            found = image, placement
-            if self.num_bytes + image.nbytes <= self._limit_bytes:
-                self._images[key, index] = found
-                self.num_bytes += image.nbytes
-        return found
+        if found is not None:
+            pixels, placement = found
+            if out is not None:
+                out[:] = pixels
+            return pixels if out is None else out, placement, find_padding(placement)
+        pixels, placement, padding = seen_image(reader, key, index, preprocess=self._preprocess, out=out)
+        if self.num_bytes + pixels.nbytes <= self._limit_bytes:
+            self._images[key, index] = (pixels if out is None else pixels.copy()), placement
+            self.num_bytes += pixels.nbytes
+        return pixels, placement, padding
 
     def fill(self, reader: ShardReader, images: Iterable[tuple[str, int]]) -> None:
         """Loads images ahead of time, so that forked workers share them; stops when the cache is full."""

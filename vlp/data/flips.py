@@ -6,15 +6,14 @@ in a sentence or a label, that makes it true or leaves it open.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
 from vlp.config import Config
 from vlp.data.statements import Fact, normalised
-from vlp.data.texts import sentence_texts
-from vlp.records import Certainty, Study
+from vlp.data.texts import Teller, sentence_texts
+from vlp.records import Certainty
 from vlp.reports.findings import NO_FINDING, VOCABULARY, sentence_text
 from vlp.reports.locations import compose, parts
 
@@ -42,7 +41,7 @@ class FlipsConfig(Config):
         return self
 
 
-def flips(study: Study, *, config: FlipsConfig) -> dict[str, Fact]:
+def flips(study: Teller, *, config: FlipsConfig) -> dict[str, Fact]:
     """Every flip of the study that is surely false, as a template text with what it states.
 
     None repeats words of the study.  Findings that are not in the vocabulary have no template and are not flipped.
@@ -71,11 +70,11 @@ def polarity_flip(fact: Fact, known: Sequence[Fact]) -> Fact | None:
     if opposite is None or fact.finding not in VOCABULARY:
         return None
     if opposite is Certainty.ABSENT:
-        flip = replace(fact, certainty=opposite, location=None)
+        flip = fact._replace(certainty=opposite, location=None)
         false = all(other.certainty is Certainty.PRESENT for other in known if other.finding == fact.finding)
     else:
         place = fact.location if VOCABULARY[fact.finding].place else None
-        flip = replace(fact, certainty=opposite, location=place)
+        flip = fact._replace(certainty=opposite, location=place)
         # A kind of it that is there makes it true: consolidation is an opacity.
         near = (other for other in known if _touch(place, other.location))
         false = all(other.certainty is Certainty.ABSENT for other in near if fact.finding in _lineage(other.finding))
@@ -98,7 +97,7 @@ def laterality_swap(fact: Fact, known: Sequence[Fact]) -> Fact | None:
     other_side = _OTHER_SIDE[side]
     if not all(_leaves_free(other, fact.finding, side=side, other_side=other_side) for other in known):
         return None
-    return replace(fact, location=compose(other_side, zone))
+    return fact._replace(location=compose(other_side, zone))
 
 
 def _leaves_free(known: Fact, finding: str, *, side: str, other_side: str) -> bool:
@@ -125,7 +124,7 @@ def _lineage(finding: str) -> Iterator[str]:
         name = VOCABULARY[name].parent if name in VOCABULARY else None
 
 
-def _labels(study: Study, facts: Sequence[Fact]) -> Iterator[Fact]:
+def _labels(study: Teller, facts: Sequence[Fact]) -> Iterator[Fact]:
     """What the labels say and no sentence does: of a finding somewhere."""
     stated = {(fact.finding, fact.certainty) for fact in facts}
     for finding, certainty in study.labels.items():

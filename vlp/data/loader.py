@@ -4,102 +4,90 @@ One item of the data set is one whole batch, so the sampler is plain arithmetic 
 later number, and a batch depends on (seed, epoch, position, rank, world) alone.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+import gc
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import count
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
 import torch
-from pydantic import Field, model_validator
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from vlp import log
-from vlp.config import Config
-from vlp.data.cache import cache_of
-from vlp.data.flips import FlipsConfig, flips
+from vlp.data.batches import Batches, LoaderConfig, Selection
+from vlp.data.feature_store import FeatureStore
+from vlp.data.joint import layout_of
 from vlp.data.order import Epoch
 from vlp.data.reader import ShardReader
-from vlp.data.texts import Facts, Packing, Texts, known_texts, report_text, sampled_texts
+from vlp.data.texts import TemplateMemory, report_text, told
 from vlp.data.tokens import Tokenizer
-from vlp.data.transforms import Augment, Preprocess, find_padding
-from vlp.errors import DataError, VlpError
-from vlp.records import Sentence, Split, Study
-from vlp.tensors import Batch, stack_padding
+from vlp.data.transforms import Preprocess
+from vlp.data.transport import Parcel, Slabs, worker_death
+from vlp.errors import ConfigError, DataError, VlpError
+from vlp.records import Split
 
-PositiveInt = Annotated[int, Field(ge=1)]
+__all__ = ["BatchLoader", "LoaderConfig", "default_workers", "make_loader", "num_batches", "select"]
+
 _REPORTS_COUNTED = 2000
 """Reports whose tokens are counted before the first epoch, spread over the split: enough to say how many are cut."""
 _logger = log.get_logger(__name__)
 
 
-class LoaderConfig(Config):
-    """How studies become batches."""
-
-    batch_studies: PositiveInt = 32
-    """Studies per process and step, at most: an epoch is cut into steps of nearly equal size."""
-    workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that decode and tokenise ahead; 0 does it in the training process."""
-    prefetch: PositiveInt = 4
-    """Batches each worker prepares ahead."""
-    images_per_study: Literal["frontal", "all"] | PositiveInt = "frontal"
-    """The first frontal image; every view; or up to so many views, chosen anew each epoch while training."""
-    sentences_per_study: PositiveInt | None = None
-    """Up to so many sentences, chosen anew each epoch while training; null takes all of them."""
-    texts: Texts = "template"
-    """The sentence as "There is F of L.", in the words of the report, or both as two texts; or the whole report
-    (findings and impression as written) as the study's one text, cut where the tokenizer's max_tokens end."""
-    flips: FlipsConfig | None = None
-    """Sentences turned into what is not true of their study, beside its true ones while training; null for none.
-    They are template texts, whatever `texts` says."""
-    augment: Augment | None = Augment()
-    """Changes of pose and exposure while training; null for none."""
-    seed: int = 0
-    """Decides order, choices and augmentation."""
-    cache_bytes: Annotated[int, Field(ge=0)] = 0
-    """Memory for images at the model's size, kept from epoch to epoch; worth it where all of them fit."""
-
-    @model_validator(mode="after")
-    def _a_report_is_one_text(self) -> "LoaderConfig":
-        if self.texts == "report" and self.sentences_per_study is not None:
-            raise ValueError("texts: report takes whole reports; leave sentences_per_study out")
-        return self
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Selection:
-    """The studies of a split that can be used, and how many cannot, by reason."""
-
-    indices: tuple[int, ...]
-    """Positions in the split's own order."""
-    without_sentences: int
-    without_image: int
-    """Studies without a frontal image where one is asked for."""
-
-
 def select(reader: ShardReader, *, split: Split, config: LoaderConfig, train: bool) -> Selection:
     """Which studies of a split a loader uses.  Training needs sentences; looking at images does not."""
-    indices: list[int] = []
+    kind = (split, config.images_per_study == "frontal", train)
+    known = _SELECTIONS.setdefault(reader, {})
+    if kind not in known:  # a pass over all studies, and a run asks again every epoch
+        known[kind] = _select(reader, split, frontal=kind[1], train=train)
+    return known[kind]
+
+
+_SELECTIONS: WeakKeyDictionary[ShardReader, dict[tuple[Split, bool, bool], Selection]] = WeakKeyDictionary()
+
+
+def _select(reader: ShardReader, split: Split, *, frontal: bool, train: bool) -> Selection:
+    usable: dict[int, str] = {}
     without_sentences = without_image = 0
     for index, key in enumerate(reader.keys(split)):
         sample = reader.sample(key)
-        if config.images_per_study == "frontal" and not sample.frontal:
+        if frontal and not sample.frontal:
             without_image += 1
         elif train and not sample.sentences:
             without_sentences += 1
         else:
-            indices.append(index)
-    return Selection(indices=tuple(indices), without_sentences=without_sentences, without_image=without_image)
+            usable[index] = key
+    return Selection(
+        indices=tuple(usable),
+        keys=tuple(usable.values()),
+        memory=TemplateMemory([reader.sample(key).sentences for key in usable.values()]),
+        without_sentences=without_sentences,
+        without_image=without_image,
+    )
 
 
 def num_batches(reader: ShardReader, *, split: Split, config: LoaderConfig, world: int = 1, train: bool = True) -> int:
-    """Batches each of `world` processes sees per epoch.
+    """Batches each of `world` processes sees per epoch, give or take one where archives have fractional weights.
 
     Raises:
         DataError: if the split has no usable study, or fewer than there are processes.
     """
-    num_studies = len(_usable(reader, split=split, config=config, train=train, world=world).indices)
-    return Epoch(num_studies=num_studies, batch=config.batch_studies, world=world).num_steps
+    selection = select(reader, split=split, config=config, train=train)
+    return _plan(reader, selection, split=split, config=config, train=train, world=world).num_steps
+
+
+def default_workers(*, processors: int | None = None, processes: int = 1, on_gpu: bool) -> int:
+    """Workers of each of `processes` on a machine with so many processors (None: as many as this process may use).
+
+    Where a GPU trains, workers have the processors to themselves, but for one that feeds it; 16 keep up with any
+    model at 224 px.  Where the processors train, one worker for eight of them is more than they can use, and another
+    would take from the training what it gives.
+    """
+    share = (processors or len(os.sched_getaffinity(0))) // max(1, processes)
+    return min(16, max(1, share - 1)) if on_gpu else max(1, share // 8)
 
 
 def make_loader(
@@ -115,6 +103,10 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     consumed: int = 0,
+    endless: bool = False,
+    workers: int | None = None,
+    on_gpu: bool | None = None,
+    features: FeatureStore | None = None,
 ) -> "BatchLoader":
     """The batches of one epoch from number `start` on; `len` counts what is left.
 
@@ -122,151 +114,58 @@ def make_loader(
     of the epoch were seen under another world size (`order.Epoch.consumed_before`) and are skipped; `start` and
     `Batch.position` then count from there.  Images are uint8 `[image 1 rows columns]`.
 
+    Args:
+        reader: The shards.
+        split: Which of their studies.
+        config: How they become batches.
+        preprocess: How images are brought to the model's size.
+        tokenizer: The text tower's.
+        train: Whether it is for training.
+        epoch: Number of the epoch.
+        start: Number of its first batch.
+        rank: Which of the processes that train this is.
+        world: How many there are.
+        consumed: Studies of the epoch that are done.
+        endless: Go on with the next epoch, and the next: workers stay, and nobody waits where epochs meet.
+        workers: Instead of `config.workers`; None: what that says, auto for one process alone.
+        on_gpu: Whether a GPU trains; batches then come in page-locked memory.  None: whether there is one.
+        features: What a frozen tower makes of the images.  They are not read then: `Batch.features` takes their
+            place, and `Batch.images` is `[image 1 0 0]`.
+
     Raises:
         DataError: if the split has no usable study, or fewer than there are processes.  A damaged shard raises it
             where its batch would have come.
+        ConfigError: if images whose features are remembered are to be augmented.
     """
-    selection = _usable(reader, split=split, config=config, train=train, world=world)
+    if features is not None and train and config.augment is not None:
+        raise ConfigError("loader.augment: features of images are remembered, so images cannot change; set it to null")
+    selection = select(reader, split=split, config=config, train=train)
+    plan = _plan(
+        reader, selection, split=split, config=config, train=train, world=world, epoch=epoch, consumed=consumed
+    )
     if epoch == 0 and start == 0:
         _tell_left_out(selection, split)
         if config.texts == "report":
             _tell_cut(reader, selection, split, tokenizer)
-    plan = Epoch(
-        num_studies=len(selection.indices),
-        batch=config.batch_studies,
-        world=world,
-        seed=config.seed,
-        epoch=epoch,
-        shuffle=train,
-        consumed=consumed,
-    )
     batches = Batches(
         reader,
-        split=split,
+        selection=selection,
         config=config,
         preprocess=preprocess,
         tokenizer=tokenizer,
         train=train,
         plan=plan,
         rank=rank,
+        features=features,
     )
-    if config.workers and config.cache_bytes:
+    on_gpu = torch.cuda.is_available() if on_gpu is None else on_gpu
+    if workers is None:
+        workers = default_workers(on_gpu=on_gpu) if config.workers == "auto" else config.workers
+    if workers and config.cache_bytes and features is None:
         batches.fill_cache()
-    return BatchLoader(batches, start=min(start, plan.num_steps), workers=config.workers, prefetch=config.prefetch)
-
-
-class Batches(Dataset):
-    """Item `n` is batch number `n` of an epoch, or the error that kept it from being made."""
-
-    def __init__(
-        self,
-        reader: ShardReader,
-        *,
-        split: Split,
-        config: LoaderConfig,
-        preprocess: Preprocess,
-        tokenizer: Tokenizer,
-        train: bool,
-        plan: Epoch,
-        rank: int,
-    ) -> None:
-        self.selection = select(reader, split=split, config=config, train=train)
-        self._reader = reader
-        self._config = config
-        self._tokenizer = tokenizer
-        self._train = train
-        self._epoch = plan.epoch
-        self._keys = reader.keys(split)
-        self._steps = plan.steps(rank)
-        self._cache = cache_of(reader, preprocess, limit_bytes=config.cache_bytes)
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __getitem__(self, position: int) -> Batch | VlpError:
-        try:
-            return self._batch(position)
-        except VlpError as error:
-            # Raised where the batch is used: a worker would wrap it in its own traceback.
-            return error
-
-    def fill_cache(self) -> None:
-        """Decodes this split before workers are forked."""
-        wanted = [
-            (self._keys[index], image)
-            for index in self.selection.indices
-            for image in self._candidates(self._keys[index])
-            if (self._keys[index], image) not in self._cache
-        ]
-        self._cache.fill(self._reader, log.progress(wanted, description="decoding", unit="images"))
-
-    def _batch(self, position: int) -> Batch:
-        images: list[np.ndarray] = []
-        paddings: list[np.ndarray | None] = []
-        image_study: list[int] = []
-        packing = Packing()
-        keys: list[str] = []
-        for number, chosen in enumerate(self._steps[position]):
-            index = self.selection.indices[int(chosen)]
-            key = self._keys[index]
-            rng = np.random.default_rng([self._config.seed & 0xFFFFFFFF, self._epoch, index])
-            keys.append(key)
-            for pixels, padding in self._images(key, rng):
-                images.append(pixels)
-                paddings.append(padding)
-                image_study.append(number)
-            said = self._reader.study(key)
-            packing.add(
-                number,
-                self._texts(said, rng),
-                flips=self._flips(said, rng),
-                known=known_texts(said, self._config.texts),
-            )
-        return Batch(
-            images=torch.from_numpy(np.stack(images)[:, None]),
-            padding=stack_padding(paddings),
-            study=torch.tensor(image_study, dtype=torch.int64),
-            **packing.tensors(self._tokenizer),
-            keys=tuple(keys),
-            position=position,
-        )
-
-    def _candidates(self, key: str) -> Sequence[int]:
-        sample = self._reader.sample(key)
-        return sample.frontal[:1] if self._config.images_per_study == "frontal" else range(len(sample.views))
-
-    def _images(self, key: str, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Images of a study at the model's size, each with its padding."""
-        candidates = self._candidates(key)
-        if isinstance(self._config.images_per_study, int):
-            candidates = self._choose(candidates, self._config.images_per_study, rng)
-        for index in candidates:
-            seen, placement = self._cache.get(self._reader, key, index)
-            augment = self._config.augment if self._train else None
-            if augment is None:
-                yield seen, find_padding(placement)
-            else:
-                changed, moved = augment.change(seen, rng)
-                yield changed, find_padding(placement, moved)
-
-    def _texts(self, study: Study, rng: np.random.Generator) -> Facts:
-        sentences: Sequence[Sentence] = study.sentences
-        if self._config.sentences_per_study is not None:
-            sentences = self._choose(sentences, self._config.sentences_per_study, rng)
-        return sampled_texts(study, sentences, self._config.texts)
-
-    def _flips(self, study: Study, rng: np.random.Generator) -> Facts:
-        if self._config.flips is None or not self._train:
-            return {}
-        made = tuple(flips(study, config=self._config.flips).items())
-        return dict(self._choose(made, self._config.flips.per_study, rng))
-
-    def _choose(self, things: Sequence[Any], count: int, rng: np.random.Generator) -> Sequence[Any]:
-        if len(things) <= count:
-            return things
-        if not self._train:
-            return things[:count]
-        return [things[index] for index in sorted(rng.choice(len(things), size=count, replace=False))]
+    first = [(epoch, position) for position in range(start, plan.num_steps)]
+    places: Iterable[tuple[int, int]] = _Onwards(first, plan) if endless else first
+    return BatchLoader(batches, places=places, workers=workers, prefetch=config.prefetch, pin=on_gpu)
 
 
 class BatchLoader(DataLoader):
@@ -274,39 +173,94 @@ class BatchLoader(DataLoader):
 
     dataset: Batches
 
-    def __init__(self, batches: Batches, *, start: int, workers: int, prefetch: int) -> None:
+    def __init__(
+        self, batches: Batches, *, places: Iterable[tuple[int, int]], workers: int, prefetch: int, pin: bool
+    ) -> None:
+        """Takes the (epoch, position) of every batch that shall come."""
         super().__init__(
             batches,
             batch_size=None,
-            sampler=range(start, len(batches)),
+            sampler=places,
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             collate_fn=_as_it_is,
             worker_init_fn=_prepare_worker,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pin,
             # A generator of its own: else starting an epoch would advance the global one that dropout draws from.
             generator=torch.Generator().manual_seed(0),
         )
+        # One more than a worker can have on its way, and one for the batch that is being copied out.
+        self._slabs = Slabs(workers=workers, each=prefetch + 2, slab_bytes=batches.batch_bytes()) if workers else None
+        batches.slabs = None if self._slabs is None else self._slabs.number
 
     def __iter__(self) -> Any:
-        """Yields batches; raises the `VlpError` of the first that could not be made."""
-        for item in super().__iter__():
+        """Yields batches; raises the `VlpError` of the first that could not be made, or of a worker that died."""
+        found = self._found()
+        while True:
+            try:
+                item = next(found)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                death = worker_death(error)
+                if death is None:
+                    raise
+                raise death from None
             if isinstance(item, VlpError):
                 raise item
-            yield item
+            batch = item.open()
+            for key in batch.replaced:
+                _logger.warning("study %s cannot be read; another one of its epoch takes its place", key)
+            yield batch
+
+    def _found(self) -> Iterator[Parcel | VlpError]:
+        return super().__iter__()
 
 
-def _usable(reader: ShardReader, *, split: Split, config: LoaderConfig, train: bool, world: int) -> Selection:
-    """The selection, if there is enough to go on with."""
-    selection = select(reader, split=split, config=config, train=train)
-    if not selection.indices:
+class _Onwards:
+    """The places of an epoch's batches, and of those of all epochs after it."""
+
+    def __init__(self, first: list[tuple[int, int]], plan: Epoch) -> None:
+        self._first = first
+        self._plan = plan
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        yield from self._first
+        for epoch in count(self._plan.epoch + 1):
+            plan = replace(self._plan, epoch=epoch, consumed=0)
+            yield from ((epoch, position) for position in range(plan.num_steps))
+
+
+def _plan(
+    reader: ShardReader,
+    selection: Selection,
+    *,
+    split: Split,
+    config: LoaderConfig,
+    train: bool,
+    world: int,
+    epoch: int = 0,
+    consumed: int = 0,
+) -> Epoch:
+    """The plan of an epoch, if there is enough to go on with."""
+    if not selection.keys:
         raise DataError(
             f"{reader.folder}: split {split} has no study to use ({selection.without_sentences} without a sentence, "
             f"{selection.without_image} without a frontal image)"
         )
-    if len(selection.indices) < world:
+    plan = Epoch(
+        layout=layout_of(reader, selection.keys),
+        batch=config.batch_studies,
+        world=world,
+        seed=config.seed,
+        epoch=epoch,
+        shuffle=train,
+        window_shards=config.shuffle_window,
+        consumed=consumed,
+    )
+    if plan.num_studies < world:
         raise DataError(f"{reader.folder}: split {split} has fewer studies than there are processes ({world})")
-    return selection
+    return plan
 
 
 def _tell_left_out(selection: Selection, split: Split) -> None:
@@ -314,7 +268,7 @@ def _tell_left_out(selection: Selection, split: Split) -> None:
         _logger.info(
             "split %s: %d studies used; left out: %d without a sentence, %d without a frontal image",
             split,
-            len(selection.indices),
+            len(selection.keys),
             selection.without_sentences,
             selection.without_image,
         )
@@ -322,9 +276,9 @@ def _tell_left_out(selection: Selection, split: Split) -> None:
 
 def _tell_cut(reader: ShardReader, selection: Selection, split: Split, tokenizer: Tokenizer) -> None:
     """Says how many reports do not fit into the tokens of the text tower."""
-    keys, total = reader.keys(split), len(selection.indices)
+    total = len(selection.keys)
     places = np.linspace(0, total - 1, num=min(total, _REPORTS_COUNTED)).astype(int)
-    texts = (report_text(reader.study(keys[selection.indices[place]])) for place in places)
+    texts = (report_text(told(reader, selection.keys[place])) for place in places)
     looked = log.progress(texts, description="counting tokens", total=len(places), unit="reports")
     cut = sum(tokenizer.count(text) > tokenizer.max_tokens for text in looked)
     _logger.info(
@@ -342,4 +296,5 @@ def _as_it_is(item: Any) -> Any:
 
 
 def _prepare_worker(worker: int) -> None:
+    gc.freeze()  # what was there before the fork is never garbage here, and looking at it would copy its pages
     cv2.setNumThreads(0)  # workers are the parallelism; more threads would fight over the same cores

@@ -7,11 +7,13 @@ equal facts and contradictions can be found on the device by comparing integers 
 import hashlib
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from vlp.data.schema import SentenceJson
 from vlp.records import Certainty, Sentence
 from vlp.tensors import ABSENT, PRESENT, UNCERTAIN, Statements
 
@@ -22,8 +24,7 @@ _CACHED = 65_536
 """Reports repeat themselves: codes of so many distinct texts are remembered."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
+class Fact(NamedTuple):
     """One finding, where, and whether it is there."""
 
     finding: str
@@ -31,7 +32,7 @@ class Fact:
     location: str | None = None
 
     @classmethod
-    def of(cls, sentence: Sentence) -> "Fact | None":
+    def of(cls, sentence: Sentence | SentenceJson) -> "Fact | None":
         """What the sentence states; None where it speaks of no finding."""
         if sentence.finding is None:
             return None
@@ -64,12 +65,13 @@ def identity(text: str) -> int:
 
 def statements(said: Iterable[tuple[str, Fact | None]]) -> Statements:
     """The codes of texts and of what they state, in order; a text without a fact has an identity alone."""
-    rows = [(identity(text), *_fact_codes(fact)) for text, fact in said]
-    columns = torch.tensor(rows, dtype=torch.int64).reshape(-1, 4).T.contiguous()
+    rows = np.array([_codes(text, fact) for text, fact in said], dtype=np.int64).reshape(-1, 4)
+    columns = torch.from_numpy(np.ascontiguousarray(rows.T))
     return Statements(identity=columns[0], finding=columns[1], location=columns[2], certainty=columns[3])
 
 
-def _fact_codes(fact: Fact | None) -> tuple[int, int, int]:
+@lru_cache(maxsize=_CACHED)
+def _codes(text: str, fact: Fact | None) -> tuple[int, int, int, int]:
     if fact is None:
-        return 0, 0, 0
-    return code(fact.finding), code(fact.location), CERTAINTY_CODES[fact.certainty]
+        return identity(text), 0, 0, 0
+    return identity(text), code(fact.finding), code(fact.location), CERTAINTY_CODES[fact.certainty]

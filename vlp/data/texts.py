@@ -1,30 +1,166 @@
 """The texts a study is trained on, what they state, and how the texts of a batch are packed."""
 
+import mmap
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
+import numpy as np
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json, to_json
 
+from vlp.data.reader import ShardReader
+from vlp.data.schema import SCHEMA_VERSION, SentenceJson, TextOrigin
 from vlp.data.statements import Fact, statements
 from vlp.data.tokens import Tokenizer
-from vlp.records import Sentence, Study
+from vlp.records import Certainty, Report, Sentence, Study
 
 Texts = Literal["template", "written", "both", "report"]
 Facts = Mapping[str, Fact | None]
 """Texts in order, each with the fact it states; None where it states none, or several."""
+Saying: TypeAlias = tuple[str, Fact | None]
+"""A text and what it states."""
+_KNOWN_SENTENCES = 200_000
+"""Reports repeat themselves: so many distinct sentences are remembered, checked and in their final form."""
 
 
-def sentence_texts(study: Study, sentence: Sentence, texts: Literal["template", "written", "both"]) -> tuple[str, ...]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a `Study` says, and nothing else of it: all that training reads of its file, in a tenth of the time."""
+
+    sentences: Sequence[SentenceJson]
+    labels: Mapping[str, Certainty]
+    report: Report | None
+
+
+Teller: TypeAlias = Study | Told
+"""Something that says what a study says."""
+
+
+def told(reader: ShardReader, key: str) -> Told:
+    """What a study in a shard says.
+
+    Raises:
+        DataError: if the study's files are not what the schema asks for.
+    """
+    try:
+        found = _ToldJson.model_validate_json(reader.member(key, "json"))
+    except ValidationError:
+        reader.sample_json(key)  # which says what is wrong
+        raise
+    report = Report(text=reader.text(key)) if found.text_origin == "report" else None
+    return Told(sentences=found.sentences, labels=found.labels, report=report)
+
+
+def templates(reader: ShardReader, key: str) -> tuple[Saying, ...]:
+    """What the sentences of a study in a shard say in template words, in order, repetitions included.
+
+    The same as `sampled_texts` and `known_texts` make of the study for texts "template", before either drops
+    repetitions, but a sentence that was seen before is not checked again.
+
+    Raises:
+        DataError: if the study's file is not what the schema asks for.
+    """
+    return tuple([_SAYINGS[words] for words in _read_templates(reader, key)])
+
+
+class TemplateMemory:
+    """`templates` of studies, each read once: by this process or by any of those that it forks.
+
+    For every sentence of a split there is a number in shared memory, the hash of what it says, which forked processes
+    compute alike; what a number stands for is learned by every process for itself.
+    """
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        """Takes how many sentences each study has; where those are too many to remember, nothing is."""
+        self._ends = np.cumsum(counts, dtype=np.int64)
+        self._counts = tuple(counts)
+        total = 8 * int(sum(counts))
+        self._hashes = np.frombuffer(mmap.mmap(-1, max(8, total if total <= _MEMORY_BYTES else 0)), dtype=np.int64)
+        self._said: dict[int, Saying] = {}
+
+    def get(self, reader: ShardReader, key: str, number: int) -> tuple[Saying, ...]:
+        """`templates` of the study with this key, which is the one of this number.
+
+        Raises:
+            DataError: as `templates` does.
+        """
+        end = int(self._ends[number])
+        row = self._hashes[end - self._counts[number] : end]
+        try:
+            return tuple([self._said[code] for code in row.tolist()]) if len(row) else templates(reader, key)
+        except KeyError:
+            words = _read_templates(reader, key)
+        sayings = tuple([_SAYINGS[each] for each in words])
+        if len(row) == len(words):
+            codes = [hash(each) or 1 for each in words]  # 0: not read yet
+            if len(self._said) < _KNOWN_SENTENCES:
+                self._said.update(zip(codes, sayings, strict=True))
+            row[:] = codes
+        return sayings
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"counts": self._counts}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        TemplateMemory.__init__(self, state["counts"])  # not forked: hashes differ and nothing is shared
+
+
+_MEMORY_BYTES = 256 << 20
+"""Most memory that numbers of sentences may take: four million studies of eight."""
+_SAYINGS: dict[tuple[Any, ...], Saying] = {}
+"""Sentences as they stand in files -> checked."""
+
+
+def _read_templates(reader: ShardReader, key: str) -> list[tuple[Any, ...]]:
+    """The words of a study's sentences, each a key of `_SAYINGS`."""
+    if len(_SAYINGS) >= _KNOWN_SENTENCES:
+        _SAYINGS.clear()
+    try:
+        study = from_json(reader.member(key, "json"))
+        if study["schema_version"] != SCHEMA_VERSION:
+            raise ValueError
+        return [_checked(sentence) for sentence in study.get("sentences", ())]
+    except (ValueError, LookupError, TypeError, AttributeError):
+        reader.sample_json(key)  # which says what is wrong
+        raise
+
+
+def _checked(sentence: Any) -> tuple[Any, ...]:
+    words = sentence["text"], sentence.get("finding"), sentence["certainty"], sentence.get("location")
+    if words not in _SAYINGS:
+        found = SentenceJson.model_validate_json(to_json(sentence))
+        _SAYINGS[words] = found.text, Fact.of(found)
+    return words
+
+
+class _ToldJson(BaseModel):
+    """The part of a `SampleJson` that `Told` needs."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+    schema_version: Literal[1]
+    text_origin: TextOrigin
+    sentences: tuple[SentenceJson, ...] = ()
+    labels: dict[str, Certainty] = Field(default_factory=dict)
+
+
+def sentence_texts(
+    study: Teller, sentence: Sentence | SentenceJson, texts: Literal["template", "written", "both"]
+) -> tuple[str, ...]:
     """The texts one sentence is trained on; sentences made from labels have no words of their own."""
+    if texts == "template":
+        return (sentence.text,)
     written = ""
     if study.report is not None and sentence.origin == "report":
         written = " ".join(study.report.text[sentence.start : sentence.end].split())
-    if texts == "template" or not written:
+    if not written:
         return (sentence.text,)
     return (written,) if texts == "written" else (sentence.text, written)
 
 
-def report_text(study: Study) -> str:
+def report_text(study: Teller) -> str:
     """Findings and impression in one line, every sentence as written and where it stood.
 
     Headings and the sections that state nothing about the study (indication, technique ...) are left out.  A study
@@ -39,15 +175,15 @@ def report_text(study: Study) -> str:
     return " ".join(texts.values())
 
 
-def sampled_texts(study: Study, sentences: Sequence[Sentence], texts: Texts) -> Facts:
+def sampled_texts(study: Teller, sentences: Sequence[Sentence | SentenceJson], texts: Texts) -> Facts:
     """The distinct texts that `sentences` of the study are trained on; the whole report is one text without a fact."""
     if texts == "report":
         whole = report_text(study)
         return {whole: None} if whole else {}
-    return _agreed((text, Fact.of(said)) for said in sentences for text in sentence_texts(study, said, texts))
+    return agreed((text, Fact.of(said)) for said in sentences for text in sentence_texts(study, said, texts))
 
 
-def known_texts(study: Study, texts: Texts) -> tuple[tuple[str, Fact | None], ...]:
+def known_texts(study: Teller, texts: Texts) -> tuple[Saying, ...]:
     """Everything the study says, in every form that texts of this kind have, each with every fact it states.
 
     The templates are always among it: they carry the facts.  A sentence in its template's words and in its own is
@@ -64,21 +200,21 @@ class Packing:
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
-        self._said: list[tuple[str, Fact | None]] = []
+        self._said: list[Saying] = []
         self._sentence: list[int] = []
         self._owner: list[int] = []
         self._flipped: list[bool] = []
-        self._known: list[tuple[str, Fact | None]] = []
+        self._known: list[Saying] = []
         self._known_study: list[int] = []
 
-    def add(self, number: int, texts: Facts, *, flips: Facts, known: Sequence[tuple[str, Fact | None]]) -> None:
+    def add(self, number: int, texts: Facts, *, flips: Facts, known: Sequence[Saying]) -> None:
         """Takes what study `number` of the batch says: its texts, flipped ones, and all that is known of it."""
+        rows = self._rows
         for flipped, facts in ((False, texts), (True, flips)):
-            for text, fact in facts.items():
-                self._sentence.append(self._rows.setdefault(text, len(self._rows)))
-                self._owner.append(number)
-                self._flipped.append(flipped)
-                self._said.append((text, fact))
+            self._sentence.extend([rows.setdefault(text, len(rows)) for text in facts])
+            self._owner.extend([number] * len(facts))
+            self._flipped.extend([flipped] * len(facts))
+            self._said.extend(facts.items())
         self._known.extend(known)
         self._known_study.extend([number] * len(known))
 
@@ -86,18 +222,19 @@ class Packing:
         """The fields of a `Batch` that are about texts."""
         return {
             "tokens": tokenizer(tuple(self._rows)),
-            "sentence": torch.tensor(self._sentence, dtype=torch.int64),
-            "owner": torch.tensor(self._owner, dtype=torch.int64),
-            "flipped": torch.tensor(self._flipped, dtype=torch.bool),
-            "said": statements(_agreed(self._said).items()),
+            "sentence": torch.from_numpy(np.array(self._sentence, dtype=np.int64)),
+            "owner": torch.from_numpy(np.array(self._owner, dtype=np.int64)),
+            "flipped": torch.from_numpy(np.array(self._flipped, dtype=bool)),
+            "said": statements(agreed(self._said).items()),
             "known": statements(self._known),
-            "known_study": torch.tensor(self._known_study, dtype=torch.int64),
+            "known_study": torch.from_numpy(np.array(self._known_study, dtype=np.int64)),
         }
 
 
-def _agreed(said: Iterable[tuple[str, Fact | None]]) -> dict[str, Fact | None]:
+def agreed(said: Iterable[Saying]) -> dict[str, Fact | None]:
     """The distinct texts, in order of their first mention; one that is said to state different things states none."""
     facts: dict[str, Fact | None] = {}
     for text, fact in said:
-        facts[text] = fact if facts.get(text, fact) == fact else None
+        if facts.setdefault(text, fact) is not fact and facts[text] != fact:
+            facts[text] = None
     return facts

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vlp.errors import BackendError, DataError
@@ -34,7 +35,7 @@ class Tokenizer:
         backend.no_padding()
         backend.enable_truncation(max_length=max_tokens)
         self._backend = backend
-        self._cache: dict[str, tuple[int, ...]] = {}
+        self._cache: dict[str, np.ndarray] = {}
         self.pad_token = pad_token
         self.pad_id = int(pad_id)
         self.max_tokens = max_tokens
@@ -67,12 +68,11 @@ class Tokenizer:
         """The tokens of `texts`, one row each."""
         rows = [self._encode(text) for text in texts]
         width = max((len(row) for row in rows), default=1)
-        ids = torch.full((len(rows), width), self.pad_id, dtype=torch.int64)
-        mask = torch.zeros((len(rows), width), dtype=torch.bool)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row, dtype=torch.int64)
-            mask[index, : len(row)] = True
-        return Tokens(ids=ids, mask=mask)
+        ids = np.full((len(rows), width), self.pad_id, dtype=np.int64)
+        for place, row in zip(ids, rows, strict=True):
+            place[: len(row)] = row
+        lengths = np.array([len(row) for row in rows], dtype=np.int64)
+        return Tokens(ids=torch.from_numpy(ids), mask=torch.from_numpy(np.arange(width) < lengths[:, None]))
 
     def count(self, text: str) -> int:
         """How many tokens `text` has, those that mark its beginning and end included, before it is cut."""
@@ -96,13 +96,13 @@ class Tokenizer:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cache": {}}  # workers fill their own
 
-    def _encode(self, text: str) -> tuple[int, ...]:
+    def _encode(self, text: str) -> np.ndarray:
         row = self._cache.get(text)
         if row is None:
             if len(self._cache) >= _CACHE_ENTRIES:
                 self._cache.clear()
             # One at a time: the library's batch call starts threads, which forked loader workers must not.
-            row = self._cache[text] = tuple(self._backend.encode(text).ids)
+            row = self._cache[text] = np.array(self._backend.encode(text).ids, dtype=np.int32)
         return row
 
     def _refuse_if_blind(self, file: Path, unknown: str) -> None:

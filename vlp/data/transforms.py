@@ -4,6 +4,7 @@ Nothing here mirrors an image: left and right are language.
 """
 
 import os
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float, UInt8
 from pydantic import Field
 
 from vlp.config import Config
+from vlp.data.encoded import FACTORS
 from vlp.tensors import Placement
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -38,33 +40,43 @@ class Preprocess(Config):
         """(rows, columns) the model sees."""
         return self.size if isinstance(self.size, tuple) else (self.size, self.size)
 
+    def size_of(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) that a whole image of `shape` is resized to, before bars are added or its ends are cut."""
+        return _scaled_size(shape, self.rows_columns, self.fit)
+
     def apply(
-        self, pixels: UInt8[np.ndarray, "rows columns"]
+        self,
+        pixels: UInt8[np.ndarray, "rows columns"],
+        *,
+        stored: tuple[int, int] | None = None,
+        out: UInt8[np.ndarray, "model_rows model_columns"] | None = None,
     ) -> tuple[
         UInt8[np.ndarray, "model_rows model_columns"],
         Placement,
         Bool[np.ndarray, "model_rows model_columns"] | None,
     ]:
-        """The image at the model's size, where its pixels went, and True where there is padding (None: nowhere)."""
-        rows, columns = pixels.shape
-        target_rows, target_columns = self.rows_columns
-        new_rows, new_columns = _scaled_size((rows, columns), (target_rows, target_columns), self.fit)
-        scaled = _resize(pixels, new_rows, new_columns)
-        # Whole pixels, so that the map is exact; negative where the image is cut instead of padded.
-        top, left = (target_rows - new_rows) // 2, (target_columns - new_columns) // 2
-        placement = Placement(
-            original=(rows, columns),
-            model=(target_rows, target_columns),
-            matrix=((new_columns / columns, 0.0, float(left)), (0.0, new_rows / rows, float(top))),
-        )
+        """The image at the model's size, where its pixels went, and True where there is padding (None: nowhere).
+
+        Args:
+            pixels: The image.
+            stored: (rows, columns) of the image as stored, where it was decoded smaller (`encoded.decode`).
+            out: Where to put the result, which then is this array.
+        """
+        stored = stored or (pixels.shape[0], pixels.shape[1])
+        fitting = _fitting(stored, (pixels.shape[0], pixels.shape[1]), self.rows_columns, self.fit)
+        rows, columns = self.rows_columns
+        (new_rows, new_columns), (top, left) = fitting.size, fitting.corner
+        if fitting.size == (rows, columns):
+            return _resize(pixels, new_rows, new_columns, fitting.interpolation, out), fitting.placement, None
+        seen = np.empty((rows, columns), dtype=np.uint8) if out is None else out
         if self.fit == "crop":
-            cut = scaled[-top : -top + target_rows, -left : -left + target_columns]
-            return np.ascontiguousarray(cut), placement, None
-        if (new_rows, new_columns) == (target_rows, target_columns):
-            return scaled, placement, None
-        seen = np.zeros((target_rows, target_columns), dtype=np.uint8)
-        seen[top : top + new_rows, left : left + new_columns] = scaled
-        return seen, placement, find_padding(placement)
+            resized = _resize(pixels, new_rows, new_columns, fitting.interpolation)
+            seen[:] = resized[-top : -top + rows, -left : -left + columns]
+            return seen, fitting.placement, None
+        seen[:] = 0
+        inside = seen[top : top + new_rows, left : left + new_columns]
+        _resize(pixels, new_rows, new_columns, fitting.interpolation, inside)
+        return seen, fitting.placement, find_padding(fitting.placement)
 
 
 class Augment(Config):
@@ -125,15 +137,31 @@ def find_padding(
         moved: The affine map by which an augmentation (`Augment.change`) then moved what was in the model's frame;
             what preprocessing had cut away does not come back into view.
     """
+    return _at_rest(placement) if moved is None else _padding(placement, moved)
+
+
+@lru_cache(maxsize=256)
+def _at_rest(placement: Placement) -> np.ndarray | None:
+    padding = _padding(placement, None)
+    if padding is not None:
+        padding.setflags(write=False)  # images of one size share it
+    return padding
+
+
+def _padding(placement: Placement, moved: np.ndarray | None) -> np.ndarray | None:
     rows, columns = placement.model
     corners = np.array([[0.0, 0.0], [placement.original[1], placement.original[0]]])
     (x0, y0), (x1, y1) = placement.to_model(corners)
     x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, columns), min(y1, rows)
-    (a, b, c), (d, e, f) = (np.eye(3) if moved is None else np.linalg.inv(moved))[:2]
-    centres_x, centres_y = np.arange(columns) + 0.5, (np.arange(rows) + 0.5)[:, None]
-    x, y = a * centres_x + (b * centres_y + c), d * centres_x + (e * centres_y + f)
-    padding: np.ndarray = (x < x0) | (x > x1) | (y < y0) | (y > y1)
-    return padding if padding.any() else None
+    x, y = np.arange(columns) + 0.5, (np.arange(rows) + 0.5)[:, None]
+    if moved is not None:
+        (a, b, c), (d, e, f) = np.linalg.inv(moved)[:2]
+        x, y = a * x + (b * y + c), d * x + (e * y + f)
+    beside, above = (x < x0) | (x > x1), (y < y0) | (y > y1)
+    if not (beside.any() or above.any()):
+        return None
+    padding: np.ndarray = beside | above
+    return padding
 
 
 @lru_cache(maxsize=8)
@@ -169,6 +197,40 @@ def _compose(augment: Augment) -> Any:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Fitting:
+    """How images of one size are brought to the model's."""
+
+    size: tuple[int, int]
+    """(rows, columns) the whole image is resized to."""
+    corner: tuple[int, int]
+    """(rows, columns) before it in the model's frame; negative where it is cut."""
+    interpolation: int
+    placement: Placement
+
+
+@lru_cache(maxsize=4096)
+def _fitting(stored: tuple[int, int], decoded: tuple[int, int], target: tuple[int, int], fit: str) -> _Fitting:
+    new_rows, new_columns = _scaled_size(stored, target, fit)
+    # Whole pixels, so that the map is exact.
+    top, left = (target[0] - new_rows) // 2, (target[1] - new_columns) // 2
+    rows, columns = _covered(stored, decoded)
+    shrinks = new_rows <= decoded[0] and new_columns <= decoded[1]
+    # What was decoded smaller is averaged already; down to half of its size there is nothing left to average.
+    averaged = decoded != stored and decoded[0] < 2 * new_rows and decoded[1] < 2 * new_columns
+    return _Fitting(
+        size=(new_rows, new_columns),
+        corner=(top, left),
+        interpolation=cv2.INTER_AREA if shrinks and not averaged else cv2.INTER_LINEAR,
+        placement=Placement(
+            original=stored,
+            model=target,
+            matrix=((new_columns / columns, 0.0, float(left)), (0.0, new_rows / rows, float(top))),
+        ),
+    )
+
+
+@lru_cache(maxsize=4096)
 def _scaled_size(size: tuple[int, int], target: tuple[int, int], fit: str) -> tuple[int, int]:
     if fit == "stretch":
         return target
@@ -182,10 +244,25 @@ def _scaled_size(size: tuple[int, int], target: tuple[int, int], fit: str) -> tu
     return rows, columns
 
 
-def _resize(pixels: np.ndarray, rows: int, columns: int) -> np.ndarray:
+def _covered(stored: tuple[int, int], decoded: tuple[int, int]) -> tuple[int, int]:
+    """(rows, columns) of the stored image that the decoded pixels cover.
+
+    A little over its edge where it was decoded smaller by a factor that does not divide its sides, for their last
+    pixels are as large as the others.
+    """
+    if stored == decoded:
+        return stored
+    factor = next(factor for factor in FACTORS if tuple(-(-side // factor) for side in stored) == decoded)
+    return decoded[0] * factor, decoded[1] * factor
+
+
+def _resize(
+    pixels: np.ndarray, rows: int, columns: int, interpolation: int, out: np.ndarray | None = None
+) -> np.ndarray:
     if pixels.shape == (rows, columns):
-        return pixels
-    shrinks = rows <= pixels.shape[0] and columns <= pixels.shape[1]
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    result: np.ndarray = cv2.resize(pixels, (columns, rows), interpolation=interpolation)
+        if out is None:
+            return pixels
+        out[:] = pixels
+        return out
+    result: np.ndarray = cv2.resize(pixels, (columns, rows), dst=out, interpolation=interpolation)
     return result

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from vlp import __version__, config
 from vlp.data import ShardReader, open_shards, overlap
-from vlp.data.manifest import shards_digest
 from vlp.errors import DataError
 from vlp.evaluate import examples, predictions
 from vlp.evaluate.config import EvaluateConfig
@@ -97,7 +96,8 @@ def _make_folder(folder: Path) -> None:
 
 def _warn_of_overlap(model: "Engine", reader: ShardReader, settings: EvaluateConfig) -> None:
     """Says what is known of public sets that share persons or images with those the model was trained on."""
-    same = model.card.get("shards_sha256") == shards_digest(settings.shards)
+    trained_on = model.card.get("shards_sha256")  # archive -> digest; one digest alone in older checkpoints
+    same = reader.digest() in (trained_on.values() if isinstance(trained_on, dict) else [trained_on])
     tested = overlap.sources(reader, settings.split)
     for found in overlap.warnings(model.card.get("sources", ()), tested, same_shards=same):
         _LOGGER.warning("%s", found.message)

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from vlp.config import Config
 from vlp.errors import ConfigError
+from vlp.model.towers.recomputation import set_recomputation
 from vlp.tensors import ImageFeatures
 
 
@@ -41,8 +42,12 @@ class Align(nn.Module):
         self._global_token = config.global_token
         self.blocks = nn.ModuleList(_Block(config, width) for _ in range(config.layers))
 
+    def set_checkpointing(self, on: bool) -> None:
+        """Whether blocks keep only their input for the backward pass, as `Tower.set_checkpointing` has it."""
+        set_recomputation(self.blocks, on)
+
     def forward(self, features: ImageFeatures) -> ImageFeatures:
-        """The features after all blocks; padding is attended to by none, and no part of a mean."""
+        """The features after all blocks, of any grid; padding is attended to by none, and no part of a mean."""
         padding = features.padding
         if len(self.blocks) == 0:
             return features

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from vlp import config as configuration
 from vlp.errors import CheckpointError, VlpError
@@ -58,7 +59,7 @@ def save(folder: Path, model: VisionLanguageModel, *, card: Mapping[str, Any]) -
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     try:
-        _write(building, model, card)
+        write(building, model, card=card)
         take_place(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -99,6 +100,15 @@ def load(folder: Path | str, *, device: str | torch.device = "cpu") -> VisionLan
     return model.eval().to(device)
 
 
+def read_weights(folder: Path | str) -> dict[str, Tensor]:
+    """The weights of a checkpoint by their names, on the CPU.
+
+    Raises:
+        CheckpointError: if they are missing or damaged.
+    """
+    return _weights(Path(folder) / WEIGHTS_FILE, read_card(folder))
+
+
 def read_card(folder: Path | str) -> dict[str, Any]:
     """What a checkpoint says of itself; `weights_sha256` identifies it.
 
@@ -117,10 +127,26 @@ def read_card(folder: Path | str) -> dict[str, Any]:
     return card
 
 
-def _write(folder: Path, model: VisionLanguageModel, card: Mapping[str, Any]) -> None:
-    weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+def write(
+    folder: Path, model: VisionLanguageModel, *, card: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None
+) -> None:
+    """Writes the files of a checkpoint into a folder that is there; `save` also puts it in its place.
+
+    Args:
+        folder: Where to.
+        model: What.
+        card: As for `save`.
+        weights: The weights to write, by their names, on the CPU; None for those the model has now.
+
+    Raises:
+        CheckpointError: if the weights cannot be written, perhaps because the disk is full.
+    """
+    if weights is None:
+        weights = {name: value.detach().cpu() for name, value in model.state_dict().items()}
+    # Weights may share memory, or lie there in another order than their own; the file has each by itself.
+    whole = {name: value.contiguous().clone() for name, value in weights.items()}
     try:
-        save_file(weights, folder / WEIGHTS_FILE)
+        save_file(whole, folder / WEIGHTS_FILE)
     except SafetensorError as error:
         raise CheckpointError(f"{folder.parent}: the weights cannot be written: {error}") from None
     (folder / CONFIG_FILE).write_text(configuration.dump(model.config), encoding="utf-8")
@@ -144,12 +170,7 @@ def _older(target: Path) -> Path:
 
 
 def _load_weights(model: VisionLanguageModel, file: Path, card: Mapping[str, Any]) -> None:
-    if _sha256(file) != card.get("weights_sha256"):
-        raise CheckpointError(f"{file}: damaged: its checksum is not the one on the card; copy the checkpoint again")
-    try:
-        weights = load_file(file)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{file}: damaged: {' '.join(str(error).split())[:120]}") from None
+    weights = _weights(file, card)
     own = model.state_dict()
     different = sorted(own.keys() ^ weights.keys())
     different += sorted(name for name in own.keys() & weights.keys() if own[name].shape != weights[name].shape)
@@ -158,6 +179,15 @@ def _load_weights(model: VisionLanguageModel, file: Path, card: Mapping[str, Any
             f"{file}: of another design than its {CONFIG_FILE}: {len(different)} tensors differ, e.g. {different[0]}"
         )
     model.load_state_dict(weights)
+
+
+def _weights(file: Path, card: Mapping[str, Any]) -> dict[str, Tensor]:
+    if not file.is_file() or _sha256(file) != card.get("weights_sha256"):
+        raise CheckpointError(f"{file}: damaged: its checksum is not the one on the card; copy the checkpoint again")
+    try:
+        return dict(load_file(file))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{file}: damaged: {' '.join(str(error).split())[:120]}") from None
 
 
 def _sha256(file: Path) -> str:

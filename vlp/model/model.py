@@ -100,8 +100,19 @@ class VisionLanguageModel(nn.Module):
         Each distinct sentence is encoded and scored once; its row is then repeated for the texts that use it.
         """
         texts = self.encode_texts(batch.tokens)
-        scores = self.score(texts, self.encode_images(batch.images, padding=batch.padding))
+        scores = self.score(texts, self.project(self.batch_features(batch)))
         return scores.logits[batch.sentence]
+
+    def batch_features(self, batch: Batch, *, resized: bool = False) -> ImageFeatures:
+        """`image_features` of a batch, or what it brings of a frozen tower's (`Batch.features`).
+
+        Args:
+            batch: The batch.
+            resized: As `image_features` takes it.
+        """
+        if batch.features is not None:
+            return batch.features.float()
+        return self.image_features(batch.images, padding=batch.padding, resized=resized)
 
     def encode_images(
         self,
@@ -120,16 +131,43 @@ class VisionLanguageModel(nn.Module):
         Raises:
             DataError: if the images are of another size.
         """
-        tower_features = self.image_tower(self.normalize(images))
-        if padding is not None:
-            patch_padding = self._patch_padding(padding)
-            pooled = tower_features.pooled
-            if self.config.image.pooled == "mean":
-                pooled = mean_of_patches(tower_features.patches, patch_padding)
-            tower_features = ImageFeatures(
-                pooled=pooled, patches=tower_features.patches, grid=tower_features.grid, padding=patch_padding
-            )
-        aligned = self.align(tower_features)
+        return self.project(self.image_features(images, padding=padding))
+
+    def image_features(
+        self,
+        images: Shaped[Tensor, "image channel height width"],
+        *,
+        padding: Bool[Tensor, "image height width"] | None = None,
+        resized: bool = False,
+    ) -> ImageFeatures:
+        """What the image tower makes of images, before align layers and heads: its own width, and the patches' padding.
+
+        Nothing of it changes while a frozen tower's heads learn, so it may be computed once and remembered.
+
+        Args:
+            images: As `encode_images` takes them.
+            padding: As `encode_images` takes it.
+            resized: Whether images may have any size the tower takes (see `ImageTower.grid_at`); the features' `grid`
+                is then that of this size.
+
+        Raises:
+            DataError: if the images are of another size and not `resized`.
+        """
+        expected = self.config.preprocess.rows_columns
+        if images.ndim != 4 or (not resized and tuple(images.shape[2:]) != expected):
+            raise DataError(f"images are {tuple(images.shape)}; this model takes [image 1 {expected[0]} {expected[1]}]")
+        features: ImageFeatures = self.image_tower(self.normalize(images))
+        if padding is None:
+            return features
+        patch_padding = _patch_padding(padding, features.grid)
+        pooled = features.pooled
+        if self.config.image.pooled == "mean":
+            pooled = mean_of_patches(features.patches, patch_padding)
+        return ImageFeatures(pooled=pooled, patches=features.patches, grid=features.grid, padding=patch_padding)
+
+    def project(self, features: ImageFeatures) -> ImageFeatures:
+        """The image tower's features brought into the joint space: align layers, then the head."""
+        aligned = self.align(features)
         return ImageFeatures(
             pooled=self.image_head(aligned.pooled),
             patches=self.image_head(aligned.patches),
@@ -171,9 +209,6 @@ class VisionLanguageModel(nn.Module):
         self, images: Shaped[Tensor, "image channel height width"]
     ) -> Float[Tensor, "image channel height width"]:
         """Pixels as the image tower wants them: (pixel in [0, 1] - mean) / std, channels as it takes them."""
-        expected = self.config.preprocess.rows_columns
-        if images.ndim != 4 or tuple(images.shape[2:]) != expected:
-            raise DataError(f"images are {tuple(images.shape)}; this model takes [image 1 {expected[0]} {expected[1]}]")
         pixels = images.float() / 255.0 if images.dtype == torch.uint8 else images.float()
         pixels = (pixels - self.config.preprocess.mean) / self.config.preprocess.std
         channels = self.image_tower.channels
@@ -183,7 +218,8 @@ class VisionLanguageModel(nn.Module):
             raise DataError(f"images have {pixels.shape[1]} channels; give one channel, or {channels}")
         return pixels.expand(-1, channels, -1, -1)
 
-    def _patch_padding(self, padding: Bool[Tensor, "image height width"]) -> Bool[Tensor, "image patch"]:
-        """Patches that hold no pixel of the image: a patch at the edge still counts."""
-        holds = functional.adaptive_max_pool2d((~padding)[:, None].float(), self.grid)
-        return holds.flatten(1) == 0
+
+def _patch_padding(padding: Bool[Tensor, "image height width"], grid: tuple[int, int]) -> Bool[Tensor, "image patch"]:
+    """Patches that hold no pixel of the image: a patch at the edge still counts."""
+    holds = functional.adaptive_max_pool2d((~padding)[:, None].float(), grid)
+    return holds.flatten(1) == 0

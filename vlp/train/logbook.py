@@ -1,20 +1,44 @@
-"""What a run writes down as it goes: `metrics.csv`, one row a step, and `samples.parquet`, which studies each step saw.
+"""What a run writes down as it goes, and how that is read again; reading needs no torch.
 
-A run that is continued from step k first drops every row after k, so that the files read as if it had never stopped.
+`metrics.csv` has one row a step, `samples.parquet` says which studies each step saw, `starts.csv` when and where the
+run was started or continued.  A run that is continued from step k first drops every metric and sample after k, so that
+those files read as if it had never stopped.
 """
 
 import csv
 import json
+import math
 import os
+import socket
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import torch
+from vlp import log
+from vlp.train.folder import RunFolder
 
-from vlp.train.processes import Processes
-from vlp.train.wandb_log import WandbLog
+if TYPE_CHECKING:
+    from torch import Tensor
 
-Cell = float | int | str | torch.Tensor | None
+    from vlp.train.processes import Processes
+
+Cell: TypeAlias = "float | int | str | Tensor | None"
+_START_COLUMNS = ("step", "time", "host", "processes", "job")
+_logger = log.get_logger(__name__)
+
+
+class Sink(Protocol):
+    """Something beside the files that shows metrics: wandb, TensorBoard."""
+
+    name: str
+
+    def log(self, row: Mapping[str, Any], *, step: int) -> None:
+        """Takes one row; cells without a value are None."""
+
+    def finish(self) -> None:
+        """Closes it, so that nothing is lost."""
 
 
 class MetricsFile:
@@ -55,12 +79,12 @@ class SamplesFile:
     """
 
     def __init__(
-        self, path: Path | None, *, after_step: int = 0, processes: Processes | None = None, leads: bool = True
+        self, path: Path | None, *, after_step: int = 0, processes: "Processes | None" = None, leads: bool = True
     ) -> None:
         import pyarrow as pa
 
         self._path = path
-        self._processes = processes or Processes()
+        self._processes = processes
         self._leads = leads
         self._schema = pa.schema([("step", pa.int64()), ("epoch", pa.int64()), ("key", pa.string())])
         self._waiting: list[tuple[int, int, str]] = []
@@ -81,9 +105,9 @@ class SamplesFile:
         """Writes the whole file anew, in one move; all processes come here together."""
         if self._path is None:
             return
-        waiting = [
-            tuple(row) for text in self._processes.collect(json.dumps(self._waiting)) for row in json.loads(text)
-        ]
+        own = json.dumps(self._waiting)
+        everyone = [own] if self._processes is None else self._processes.collect(own)
+        waiting = [tuple(row) for text in everyone for row in json.loads(text)]
         self._waiting.clear()
         if not self._leads:
             return
@@ -100,12 +124,15 @@ class SamplesFile:
 
 
 class Logbook:
-    """The files of a run and, where it is wanted, wandb."""
+    """The files of a run, and the sinks that get the same rows.
 
-    def __init__(self, *, metrics: MetricsFile, samples: SamplesFile, wandb: WandbLog) -> None:
+    A sink that fails is told of once and left out from then on: no picture of a run is worth the run.
+    """
+
+    def __init__(self, *, metrics: MetricsFile, samples: SamplesFile, sinks: Sequence[Sink] = ()) -> None:
         self._metrics = metrics
         self._samples = samples
-        self._wandb = wandb
+        self._sinks = list(sinks)
 
     def append(self, row: Mapping[str, Cell], *, step: int, epoch: int, keys: Sequence[str]) -> None:
         """Takes what is to be written of one step."""
@@ -115,20 +142,89 @@ class Logbook:
     def flush(self) -> None:
         """Writes the metrics that wait."""
         for row in self._metrics.flush():
-            self._wandb.log(row, step=int(row["step"] or 0))
+            for sink in tuple(self._sinks):
+                try:
+                    sink.log(row, step=int(row["step"] or 0))
+                except Exception as error:  # whatever it is made of
+                    self._sinks.remove(sink)
+                    _give_up(sink, error)
 
     def flush_samples(self) -> None:
         """Writes the samples that wait; the file is written anew each time, so this is for checkpoints."""
         self._samples.flush()
 
+    def finish(self) -> None:
+        """Closes the sinks; the files need no closing."""
+        for sink in self._sinks:
+            try:
+                sink.finish()
+            except Exception as error:
+                _give_up(sink, error)
+        self._sinks.clear()
+
+
+def note_start(path: Path, *, step: int, processes: int) -> None:
+    """Adds a row to `starts.csv`: this run goes on after `step`, now and here."""
+    row = (step, datetime.now(tz=UTC).isoformat(timespec="seconds"), socket.gethostname(), processes,
+           os.environ.get("SLURM_JOB_ID", ""))  # fmt: skip
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([_START_COLUMNS, row] if new else [row])
+
 
 def read_metrics(path: Path) -> list[dict[str, str]]:
-    """The rows of a `metrics.csv`, a line torn by a crash left out; none where there is no file."""
+    """The rows of a `metrics.csv` or `starts.csv`, lines torn by a crash left out; none where there is no file."""
     if not path.exists():
         return []
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return [row for row in rows if None not in row.values() and None not in row and (row["step"] or "").isdigit()]
+    return [row for row in rows if None not in row.values() and None not in row and row.get("step", "").isdigit()]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """What a run came to, from its own files: steps, the last loss and check, speed, the checkpoint."""
+    folder = RunFolder(run)
+    rows = read_metrics(folder.metrics)
+    facts: dict[str, Any] = {"run": str(run), "finished": folder.final.exists(), "steps": len(rows)}
+    if rows:
+        losses = _numbers(rows, "loss")
+        checks = _numbers(rows, "zero_shot_auroc")
+        facts |= {
+            "epochs": int(rows[-1]["epoch"]) + 1,
+            "loss": losses[-1] if losses else None,
+            "zero_shot_auroc": checks[-1] if checks else None,
+            "images_per_s": round(median(_numbers(rows, "images_per_s")), 1),
+        }
+        facts |= {name: round(value, 3) for name, value in _load(rows).items()}
+    if starts := read_metrics(folder.run / "starts.csv"):
+        facts["starts"] = len(starts)
+    if folder.final.exists():
+        facts["checkpoint"] = str(folder.final)
+    return facts
+
+
+def _load(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
+    """How the machine was used, and what went wrong; older runs have not noted all of it."""
+    facts: dict[str, float] = {}
+    if waits := _numbers(rows, "data_wait"):
+        facts["data_wait"] = sum(waits) / len(waits)
+    if memory := _numbers(rows, "memory_gb"):
+        facts["memory_gb"] = max(memory)
+    for name in ("replaced", "skipped"):
+        if counts := _numbers(rows, name):
+            facts[name] = int(sum(counts))
+    return facts
+
+
+def _numbers(rows: Sequence[Mapping[str, str]], column: str) -> list[float]:
+    """The finite numbers of a column; a step that was left out may have had others."""
+    numbers = [float(row[column]) for row in rows if row.get(column)]
+    return [number for number in numbers if math.isfinite(number)]
+
+
+def _give_up(sink: Sink, error: Exception) -> None:
+    reason = next(iter(str(error).splitlines()), "")
+    _logger.warning("%s fails (%s: %s); training goes on without it", sink.name, type(error).__name__, reason)
 
 
 def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
@@ -141,7 +237,7 @@ def _write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, 
 
 
 def _value(cell: Cell) -> float | str | None:
-    return cell.item() if isinstance(cell, torch.Tensor) else cell
+    return cell if cell is None or isinstance(cell, float | int | str) else cell.item()
 
 
 def _shown(cell: float | str | None) -> str:

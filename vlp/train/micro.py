@@ -6,8 +6,9 @@ image.  Negatives are those of the whole batch, and so is the gradient: GradCach
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vlp.model.model import VisionLanguageModel
+from vlp.model.towers.recomputation import BuffersKept
 from vlp.tensors import Batch, ImageFeatures, TextFeatures, Tokens
 
 
@@ -29,65 +31,76 @@ def number_of_parts(num_images: tuple[int, ...], micro_batch: int | None) -> int
     return max(1, min(math.ceil(max(num_images) / micro_batch), min(num_images)))
 
 
-def encode_images(model: VisionLanguageModel, batch: Batch, *, parts: int) -> ImageFeatures:
-    """`model.encode_images` of a batch, in `parts` parts of nearly equal size.
+def encode_images(model: VisionLanguageModel, batch: Batch, *, parts: int, resized: bool = False) -> ImageFeatures:
+    """A batch's images in the joint space, in `parts` parts of nearly equal size.
 
     Batch statistics, where a tower has them, are those of each part; running statistics move once a part, as without
-    recomputation.
+    recomputation.  A frozen tower has nothing to remember for the backward pass: it sees every part once, and only
+    what follows it is computed anew.
+
+    Args:
+        model: Whose towers.
+        batch: Its images, or what a frozen tower made of them before.
+        parts: How many.
+        resized: Whether the images may have any size the tower takes.
     """
     if parts == 1:
-        return model.encode_images(batch.images, padding=batch.padding)
+        return model.project(model.batch_features(batch, resized=resized))
+    if batch.features is not None or model.image_tower.frozen:
+        return ImageFeatures.joined([_project(model, seen) for seen in _seen_by_frozen(model, batch, parts, resized)])
 
-    def encode(images: Tensor, padding: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        features = model.encode_images(images, padding=padding)
-        return features.pooled, features.patches, features.padding
+    def encode(images: Tensor, padding: Tensor | None) -> ImageFeatures:
+        return model.project(model.image_features(images, padding=padding, resized=resized))
 
-    paddings = (None,) * parts if batch.padding is None else batch.padding.tensor_split(parts)
-    pieces = zip(batch.images.tensor_split(parts), paddings, strict=True)
-    pooled, patches, padding = zip(*(_forgetful(encode, model, *piece) for piece in pieces), strict=True)
-    return ImageFeatures(
-        pooled=torch.cat(pooled),
-        patches=torch.cat(patches),
-        grid=model.grid,
-        padding=None if batch.padding is None else torch.cat(padding),
-    )
+    return ImageFeatures.joined([_forgetful(encode, model, *piece) for piece in _pieces(batch, parts)])
 
 
 def encode_texts(model: VisionLanguageModel, tokens: Tokens, *, parts: int) -> TextFeatures:
     """`model.encode_texts`, in `parts` parts; a frozen tower remembers its vectors and is asked for all at once.
 
-    Without a text there are no vectors, yet all that learns has a gradient (of zero), as on ranks that have texts.
+    The tower is called equally often on all ranks, also where there are fewer texts than parts or none at all: all that
+    learns then has a gradient (of zero), as on ranks that have texts.
     """
-    if len(tokens.ids) == 0:
-        # Transformers refuse an empty batch: they see one token in its place.
-        one = torch.zeros((1, 1), dtype=torch.int64, device=tokens.ids.device)
-        return TextFeatures(pooled=model.encode_texts(Tokens(ids=one, mask=one == 0)).pooled[:0])
-    parts = min(parts, len(tokens.ids))
-    if parts <= 1 or model.text_tower.frozen:
-        return model.encode_texts(tokens)
-
-    def encode(ids: Tensor, mask: Tensor) -> Tensor:
-        return model.encode_texts(Tokens(ids=ids, mask=mask)).pooled
-
+    if parts == 1 or model.text_tower.frozen:
+        return TextFeatures(pooled=_encode_texts(model, tokens.ids, tokens.mask))
     pieces = zip(tokens.ids.tensor_split(parts), tokens.mask.tensor_split(parts), strict=True)
-    return TextFeatures(pooled=torch.cat([_forgetful(encode, model, *piece) for piece in pieces]))
+    return TextFeatures(
+        pooled=torch.cat([_forgetful(partial(_encode_texts, model), model, *piece) for piece in pieces])
+    )
 
 
-class BuffersKept:
-    """Puts a module's buffers back after the block: what a second look at the same images must not move."""
+def _encode_texts(model: VisionLanguageModel, ids: Tensor, mask: Tensor) -> Tensor:
+    """Vectors of some texts, perhaps of none: transformers refuse an empty batch, and see one token in its place."""
+    if len(ids):
+        return model.encode_texts(Tokens(ids=ids, mask=mask)).pooled
+    one = torch.zeros((1, 1), dtype=torch.int64, device=ids.device)
+    return model.encode_texts(Tokens(ids=one, mask=one == 0)).pooled[:0]
 
-    def __init__(self, module: nn.Module) -> None:
-        self._buffers = [buffer for part in module.modules() if part.training for buffer in part.buffers(recurse=False)]
-        self._values: list[Tensor] = []
 
-    def __enter__(self) -> None:
-        self._values = [buffer.detach().clone() for buffer in self._buffers]
+def _pieces(batch: Batch, parts: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images and padding of each part."""
+    paddings = (None,) * parts if batch.padding is None else batch.padding.tensor_split(parts)
+    return zip(batch.images.tensor_split(parts), paddings, strict=True)
 
-    def __exit__(self, *_: object) -> None:
-        with torch.no_grad():
-            for buffer, value in zip(self._buffers, self._values, strict=True):
-                buffer.copy_(value)
-        self._values = []
+
+def _seen_by_frozen(model: VisionLanguageModel, batch: Batch, parts: int, resized: bool) -> Iterator[ImageFeatures]:
+    """Tower features of each part."""
+    if batch.features is None:
+        for images, padding in _pieces(batch, parts):
+            yield model.image_features(images, padding=padding, resized=resized)
+        return
+    for rows in torch.arange(batch.num_images).tensor_split(parts):
+        yield batch.features[int(rows[0]) : int(rows[-1]) + 1].float()
+
+
+def _project(model: VisionLanguageModel, seen: ImageFeatures) -> ImageFeatures:
+    """`model.project` that keeps nothing but its argument."""
+
+    def project(pooled: Tensor, patches: Tensor, padding: Tensor | None) -> ImageFeatures:
+        return model.project(ImageFeatures(pooled=pooled, patches=patches, grid=seen.grid, padding=padding))
+
+    features: ImageFeatures = _forgetful(project, model, seen.pooled, seen.patches, seen.padding)
+    return features
 
 
 def _forgetful(encode: Callable[..., Any], model: nn.Module, *arguments: Any) -> Any:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,12 +14,16 @@ from torch import Tensor
 from vlp.errors import ConfigError
 from vlp.model.model import VisionLanguageModel
 from vlp.model.scorers.scorer import Temperature
+from vlp.model.towers.recomputation import BuffersKept
 from vlp.objectives import ALONE, Across, Pairs, Ranks, SoftTargetsConfig
 from vlp.tensors import Batch, ImageFeatures, TextFeatures
 from vlp.train.config import TrainConfig
 from vlp.train.gather import Joined, gather_texts
+from vlp.train.guard import is_finite
 from vlp.train.micro import encode_images, encode_texts, number_of_parts
 from vlp.train.optimizer import make_optimizer, set_lr
+from vlp.train.resolution import shrink, size_at
+from vlp.train.sharding import clip_gradients
 from vlp.train.terms import SHARES, PairRules, make_pairs, pair_shares, pooled_logits, view_pairs
 
 
@@ -38,6 +43,9 @@ class PretrainingModule(pl.LightningModule):
         self.measured: dict[str, float | Tensor] = {}
         self.images = 0
         """Images of the last step, on all ranks."""
+        self.skipped = False
+        """Whether the last step updated nothing, because its loss or its gradient was not finite."""
+        self._statistics: BuffersKept | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -53,6 +61,9 @@ class PretrainingModule(pl.LightningModule):
         set_lr(self.trainer.optimizers[0], lr)
         torch.manual_seed(step_seed(self.config.seed, self.step, self.global_rank))
         self.measured = {"lr": lr, **self._temperatures()}
+        self.skipped = False
+        self._statistics = self._statistics or BuffersKept(self.model)  # not before the model is on its device
+        self._statistics.keep()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of one step: of this batch, or of those of all ranks, which then have the same loss."""
@@ -61,8 +72,10 @@ class PretrainingModule(pl.LightningModule):
         across = ALONE if group is None else Ranks(group)
         joined = gather_texts(batch, group=group)
         self.images = sum(joined.num_images)
+        batch = self._at_size(batch)
         parts = number_of_parts(joined.num_images, self.config.micro_batch)
-        images = encode_images(self.model, batch, parts=parts)
+        resized = bool(self.config.resolution)
+        images = encode_images(self.model, batch, parts=parts, resized=resized)
         texts = TextFeatures(pooled=joined.texts(exact(encode_texts(self.model, batch.tokens, parts=parts).pooled)))
         logits = self._logits(texts, images)[joined.sentence]
         with torch.autocast(self.device.type, enabled=False):
@@ -80,7 +93,8 @@ class PretrainingModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW; its rates are set anew at every step, so there is no schedule object to save."""
-        return make_optimizer(self.model.parameter_groups(), self.config.optimizer)
+        towers = {"image": self.model.image_tower, "text": self.model.text_tower}
+        return make_optimizer(self.model.parameter_groups(), self.config.optimizer, towers=towers)
 
     def configure_gradient_clipping(
         self,
@@ -88,10 +102,18 @@ class PretrainingModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clips by the norm of the whole gradient, and notes the norm before."""
+        """Clips by the norm of the whole gradient, notes the norm before, and drops a gradient that is no number."""
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         limit = self.config.gradient_clip or math.inf
-        self.measured["gradient_norm"] = torch.nn.utils.clip_grad_norm_(parameters, limit)
+        norm = clip_gradients(parameters, limit)
+        self.measured["gradient_norm"] = norm
+        # A scaler looks for infinite gradients itself and lowers its scale; then only the loss tells.
+        scaled = self.config.precision == "16-mixed"
+        self.skipped = not is_finite(self.measured["loss"], *([] if scaled else [norm]))
+        if self.skipped and self._statistics is not None:
+            self._statistics.put_back()
+        if self.skipped and not scaled:
+            optimizer.zero_grad(set_to_none=True)
 
     def idle_parameters(self) -> list[str]:
         """Names of what learns but has no part in any score: no loss will ever give it a gradient."""
@@ -116,9 +138,22 @@ class PretrainingModule(pl.LightningModule):
         try:
             return exact(self.model.score(texts, images).logits)
         except ValueError as error:
-            if "not finite" in str(error):  # a kernel has looked before the loss is there
-                raise diverged(str(error), step=self.step + 1) from None
-            raise
+            if "not finite" not in str(error):
+                raise
+            # A kernel has looked before the loss is there.  Every process must still come to the end of the step, with
+            # a gradient for everything that learns.
+            parts = [texts.pooled, images.patches, images.pooled, *self.model.scorer.parameters()]
+            nothing = exact(torch.stack([part.sum() for part in parts]).sum()) * math.nan
+            return nothing.expand(len(texts.pooled), len(images.pooled))
+
+    def _at_size(self, batch: Batch) -> Batch:
+        """The batch at the size of this part of the run, where the run grows its images."""
+        full_size = self.config.model.preprocess.rows_columns
+        size = size_at(self.config.resolution, step=self.step, max_steps=self.config.max_steps, full=full_size)
+        if size == full_size:
+            return batch
+        images, padding = shrink(batch.images, padding=batch.padding, size=size)
+        return replace(batch, images=images, padding=padding)
 
     def _rules(self) -> PairRules:
         config = self.config

@@ -1,10 +1,12 @@
 """The processes of a run: which of them this is, and the few things that all of them must agree on.
 
-One process trains on one device.  Either this program starts its siblings (`devices=2`), or torchrun has started all.
+One process trains on one device.  Either this program starts its siblings (`devices=2`), or torchrun or Slurm's srun
+has started all.
 """
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +29,8 @@ class Place:
     """Counted over all nodes; 0 writes the files."""
     world: int = 1
     launched: bool = False
-    """True for a process that another process of the run started: nobody waits for its answer."""
+    """True for a process whose answer nobody waits for: another process of the run started it, or srun started it
+    beside the one of rank 0."""
 
     @property
     def leads(self) -> bool:
@@ -36,14 +39,69 @@ class Place:
 
     def environment(self) -> ClusterEnvironment:
         """How Lightning finds the other processes; always named, else it would find Slurm by itself and requeue."""
-        return TorchElasticEnvironment() if _by_torchrun() else LightningEnvironment()
+        if _by_torchrun():
+            return TorchElasticEnvironment()
+        return SlurmStep() if _tasks_of_step() > 1 else LightningEnvironment()
+
+
+class SlurmStep(ClusterEnvironment):
+    """The processes that one srun started, as Slurm counts them; requeueing stays with the job's script.
+
+    Lightning's own environment would take the job's variables for the step's, and save inside a signal handler.
+    """
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Srun has started all."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """Where the process of rank 0 runs."""
+        return os.environ["MASTER_ADDR"]
+
+    @property
+    def main_port(self) -> int:
+        """On which it listens."""
+        return int(os.environ["MASTER_PORT"])
+
+    @staticmethod
+    def detect() -> bool:
+        """Whether this process is one of several that srun started."""
+        return _tasks_of_step() > 1
+
+    def world_size(self) -> int:
+        """All processes of the step."""
+        return _tasks_of_step()
+
+    def set_world_size(self, size: int) -> None:
+        """Nothing: Slurm has decided."""
+
+    def global_rank(self) -> int:
+        """As Slurm counts, whatever way it dealt the processes to the nodes."""
+        return int(os.environ["SLURM_PROCID"])
+
+    def set_global_rank(self, rank: int) -> None:
+        """Nothing: Slurm has decided."""
+
+    def local_rank(self) -> int:
+        """Among the processes of this node; the number of its GPU."""
+        return int(os.environ["SLURM_LOCALID"])
+
+    def node_rank(self) -> int:
+        """Of this node in the step."""
+        return int(os.environ["SLURM_NODEID"])
 
 
 def find_place(*, devices: int, nodes: int) -> Place:
     """The place of this process in a run on `devices` of each of `nodes`.
 
+    Inside a step of several tasks Slurm has started all of them.  A step of one task (a shell that `srun --pty` gave)
+    is a machine like any other, and so are the shell of `salloc` and the script of a job: they are no steps, though
+    they have many of a step's variables.
+
     Raises:
-        ConfigError: if torchrun started another number of processes.
+        ConfigError: if torchrun or Slurm started another number of processes, or Slurm's cannot find each other.
     """
     world = devices * nodes
     if _by_torchrun():
@@ -53,6 +111,11 @@ def find_place(*, devices: int, nodes: int) -> Place:
                 f"torchrun started {started} processes, and devices={devices} nodes={nodes} makes {world}: change one"
             )
         return Place(rank=int(os.environ["RANK"]), world=world)
+    tasks = _tasks_of_step()
+    if tasks > 1 or (tasks == 1 and nodes > 1 and "NODE_RANK" not in os.environ):
+        _refuse_another_step(devices=devices, nodes=nodes)
+        rank = int(os.environ["SLURM_PROCID"])
+        return Place(rank=rank, world=world, launched=rank > 0)
     if world == 1:
         return Place()
     local, node = (int(os.environ.get(name, "0")) for name in ("LOCAL_RANK", "NODE_RANK"))
@@ -163,3 +226,35 @@ def lost_others(error: BaseException) -> bool:
 
 def _by_torchrun() -> bool:
     return bool(TorchElasticEnvironment.detect())
+
+
+def _tasks_of_step() -> int:
+    """How many tasks the Slurm step has that this process is one of; 0 outside a step."""
+    if "SLURM_STEP_ID" not in os.environ or "SLURM_PROCID" not in os.environ:
+        return 0
+    # Not SLURM_NTASKS: an interactive step keeps that of its job.
+    return int(os.environ.get("SLURM_STEP_NUM_TASKS", "0"))
+
+
+def _refuse_another_step(*, devices: int, nodes: int) -> None:
+    """Raises a `ConfigError` if the step's tasks cannot be the processes of a run on so many devices and nodes."""
+    started = os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    needed = f"{devices}(x{nodes})" if nodes > 1 else f"{devices}"  # as Slurm writes it
+    if started != needed:
+        raise ConfigError(
+            f"srun started {started} tasks on its nodes, and devices={devices} nodes={nodes} needs {needed}: change "
+            f"them, or ask Slurm for --nodes={nodes} --ntasks-per-node={devices}"
+        )
+    address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not address or not port.isdecimal():
+        raise ConfigError(
+            "MASTER_ADDR and MASTER_PORT must say where the processes of the step meet: the name of its first node and "
+            "a free port there; slurm/train.sbatch sets them"
+        )
+    try:
+        socket.getaddrinfo(address, int(port))
+    except OSError:
+        raise ConfigError(
+            f"MASTER_ADDR={address}: this node does not know the name; have the job's script set MASTER_ADDR to an "
+            "address of the step's first node"
+        ) from None

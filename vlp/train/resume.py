@@ -1,93 +1,77 @@
-"""Stopping and going on: what is saved beside the weights, and when a run may be continued.
+"""Stopping and going on: when a run may be continued, and from where.
 
 Nothing of a run is random beyond its seed: the order of studies, augmentation, the learning rate and the numbers
-dropout draws are functions of (seed, step), so weights, optimizer, gradient scaler and position are the whole state.
+dropout draws are functions of (seed, step), so weights, their average, optimizer, gradient scaler and position are the
+whole state.
 """
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from vlp import log
 from vlp.config import Config, read_values
 from vlp.errors import CheckpointError, ConfigError
-from vlp.model import checkpoint
+from vlp.train.saving.state import Progress, TrainingState, read_state
+from vlp.train.saving.store import CheckpointStore
 
-STATE_NAME = "training_state.pt"
-_SCHEMA = 1
-FREE_KEYS = ("output", "shards", "max_minutes", "checkpoint_every", "wandb", "loader.workers", "loader.prefetch",
-             "loader.cache_bytes", "accelerator")  # fmt: skip
-"""Keys that may differ when a run is continued: they change no number of it.  Shards are compared by content."""
+FREE_KEYS = ("output", "shards", "remote", "max_minutes", "checkpoint_every", "retain", "wandb", "tensorboard",
+             "watchdog", "loader.workers", "loader.prefetch", "loader.cache_bytes", "loader.corrupt_budget",
+             "accelerator", "threads", "devices", "nodes", "strategy", "activation_checkpointing",
+             "feature_cache.folder")  # fmt: skip
+"""Keys that may differ when a run is continued: they change no number of it, or say on what it runs.  Shards are
+compared by content."""
+_BATCH = "loader.batch_studies"
 
-
-@dataclass(slots=True, kw_only=True)
-class Progress:
-    """How far a run is.  `epoch` and `position` name the next batch: the one after the last *trained* one."""
-
-    step: int = 0
-    """Steps trained."""
-    epoch: int = 0
-    position: int = 0
-    """Batches of `epoch` that are trained."""
-    seconds: float = 0.0
-    """Time spent training, over all starts."""
-    best: float | None = None
-    """Best zero-shot check so far."""
-    best_step: int = 0
+_logger = log.get_logger(__name__)
 
 
-def save_state(
-    folder: Path, *, progress: Progress, optimizer: torch.optim.Optimizer, scaler: dict[str, Any], shards: str
-) -> None:
-    """Writes what a checkpoint folder needs to be continued from."""
-    state = {
-        "schema": _SCHEMA,
-        "progress": asdict(progress),
-        "optimizer": optimizer.state_dict(),
-        "scaler": scaler,
-        "shards": shards,
-    }
-    try:
-        torch.save(state, folder / STATE_NAME)
-    except RuntimeError as error:  # what torch's writer makes of a full disk
-        raise CheckpointError(f"{folder / STATE_NAME}: cannot be written: {str(error).splitlines()[0]}") from None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """What a run goes on from."""
+
+    checkpoint: Path
+    state: TrainingState
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is; counted on by whoever continues it."""
+        return self.state.progress
 
 
-def load_state(folder: Path) -> dict[str, Any]:
-    """What `save_state` wrote, on the CPU; `progress` as `Progress`.
+def find_start(store: CheckpointStore, *, where: Path) -> Start | None:
+    """The newest whole checkpoint; None where nothing was ever saved.
 
     Raises:
-        CheckpointError: if the file is missing, damaged or of another version.
+        CheckpointError: if there is something, and nothing of it can be used: starting anew would overwrite a run.
     """
-    file = folder / STATE_NAME
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many kinds for a damaged file
-        raise CheckpointError(f"{file}: missing or damaged; remove the run folder to start anew") from None
-    known = {field.name for field in fields(Progress)}
-    if not isinstance(state, dict) or state.get("schema") != _SCHEMA or set(state.get("progress", ())) != known:
-        raise CheckpointError(f"{file}: written by another version of this program; finish the run with that one")
-    return state | {"progress": Progress(**state["progress"])}
+    newest = store.newest()
+    if newest is not None:
+        return Start(checkpoint=newest, state=read_state(newest))
+    if (where / "last").is_dir():
+        raise CheckpointError(f"{where}: a run of an earlier version of this program; finish it with that one")
+    if store.has_any():
+        raise CheckpointError(f"{where}: no whole checkpoint is left here; remove the run folder to start anew")
+    return None
 
 
-def latest(target: Path) -> Path | None:
-    """`target`, or the older folder that a kill between two renames left beside it, or None where nothing was saved.
-
-    A folder that lost its state is returned too: `load_state` refuses it, where starting anew would overwrite a run.
-    """
-    found = checkpoint.latest(target, holding=STATE_NAME)
-    return found or (target if target.is_dir() and any(target.iterdir()) else None)
-
-
-def refuse_other(recorded: Path, config: Config) -> None:
+def refuse_other(recorded: Path, config: Config, *, worlds: tuple[int, int] = (1, 1)) -> None:
     """Makes sure that the run recorded in a `config.yaml` is the one `config` describes.
+
+    With another number of processes the studies per process may change too, if the whole batch stays as large.
+
+    Args:
+        recorded: The file.
+        config: What is to be run now.
+        worlds: How many processes the run had, and has now.
 
     Raises:
         ConfigError: naming every key that differs.
     """
     before, now = _flat(read_values(recorded)), _flat(config.model_dump(mode="json"))
     differing = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not _is_free(key)]
+    if _BATCH in differing and worlds[0] * before[_BATCH] == worlds[1] * now[_BATCH]:
+        differing.remove(_BATCH)
     if differing:
         lines = [f"  {key}: {before.get(key, '(none)')} there, {now.get(key, '(none)')} now" for key in differing]
         where = recorded.parent

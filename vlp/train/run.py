@@ -1,12 +1,7 @@
 """A whole pretraining run: start it, or continue it, with the same call, on one process or several."""
 
 import hashlib
-import logging
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,61 +9,64 @@ import pytorch_lightning as pl
 
 from vlp import log
 from vlp.config import dump
-from vlp.data import ShardReader, open_shards, overlap
+from vlp.data import overlap
+from vlp.data.joint import describe_difference, digests, open_archives
 from vlp.data.loader import num_batches
-from vlp.data.manifest import shards_digest
-from vlp.errors import DataError
+from vlp.data.reader import ShardReader
+from vlp.errors import DataError, Stopped
 from vlp.model import checkpoint
 from vlp.model.model import VisionLanguageModel, build
 from vlp.train import validate
-from vlp.train.boundary import StepBoundary, reason_to_finish
+from vlp.train.boundary import COLUMNS, Instruments, StepBoundary, reason_to_finish
+from vlp.train.card import make_card
 from vlp.train.config import TrainConfig
 from vlp.train.display import Display
-from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, read_metrics
+from vlp.train.features import ensure_features, refuse_features
+from vlp.train.folder import RunFolder, logging_to, write_text
+from vlp.train.keeper import Keeper
+from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, Sink, note_start
 from vlp.train.module import PretrainingModule
 from vlp.train.processes import Place, Processes, ending_together, find_place, standing_at
-from vlp.train.resume import Progress, latest, load_state, refuse_other, save_state
+from vlp.train.resolution import check_stages
+from vlp.train.resume import Start, find_start, refuse_other
+from vlp.train.saving.lock import RunLock
+from vlp.train.saving.state import Progress, describe_versions, versions
+from vlp.train.saving.store import CheckpointStore, RetainConfig
 from vlp.train.signals import StopFlag
-from vlp.train.stream import BatchStream
-from vlp.train.trainer import make_trainer, quiet_lightning, refuse_what_cannot_run, share_batch_statistics
-from vlp.train.wandb_log import WandbConfig, WandbLog
+from vlp.train.stream import BatchStream, plan_epoch
+from vlp.train.tensorboard_log import TensorboardLog
+from vlp.train.trainer import (
+    make_trainer,
+    num_workers,
+    prepare_model,
+    quiet_lightning,
+    refuse_what_cannot_run,
+    share_batch_statistics,
+    threads,
+    uses_gpu,
+)
+from vlp.train.wandb_log import WandbLog
+from vlp.train.watchdog import Watchdog
 
 _logger = log.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    """Where things lie in a run folder."""
-
-    run: Path
-
-    @property
-    def config(self) -> Path:
-        return self.run / "config.yaml"
-
-    @property
-    def metrics(self) -> Path:
-        return self.run / "metrics.csv"
-
-    def checkpoint(self, name: str) -> Path:
-        return self.run / "checkpoints" / name
 
 
 def train(config: TrainConfig) -> Path:
     """Trains to the end and returns the run folder; an unfinished run there is continued, a finished one left alone.
 
     The folder gets config.yaml, metrics.csv (one row a step), log.txt, samples.parquet where asked,
-    checkpoints/last (to continue from) and, at the end, checkpoints/final (to use).
+    checkpoints/step-* (to continue from) and, at the end, checkpoints/final (to use).
 
     With several processes each of them calls this, and it returns when the run folder is complete.  A process that
     was started by another one of the run does not return at all: it ends.
 
     Raises:
         ConfigError: if the folder holds a run of another configuration, or the configuration cannot be run.
-        DataError: if the shards cannot be used or are not those the run began with, or `output` cannot be written.
-        CheckpointError: if checkpoints/last is damaged.
+        DataError: if the shards cannot be used or are not those the run began with, `output` cannot be written, or
+            another job writes it.
+        CheckpointError: if no checkpoint of a run is whole, or one cannot be written.
         BackendError: if a device or library that is asked for is not there, or another process of the run is gone.
-        KeyboardInterrupt: after SIGINT, SIGTERM or SIGUSR1, once the checkpoint is saved.
+        Stopped: after SIGINT, SIGTERM or SIGUSR1, once the checkpoint is saved.
     """
     try:
         place = find_place(devices=config.devices, nodes=config.nodes)
@@ -80,53 +78,44 @@ def train(config: TrainConfig) -> Path:
 
 def _train(config: TrainConfig, place: Place) -> Path:
     refuse_what_cannot_run(config)
-    folder = _Folder(config.output)
-    saved = latest(folder.checkpoint("last"))
-    state = None
-    if saved is not None:
-        refuse_other(folder.config, config)
-        state = load_state(saved)
-        if folder.checkpoint("final").exists() and reason_to_finish(config, state["progress"]):
-            _logger.info("%s: finished before, at step %d", config.output, state["progress"].step)
-            return config.output
-    reader = open_shards(config.shards)
+    folder = RunFolder(config.output)
+    reader = open_archives(config.shards, remote=config.remote)
     batches = num_batches(reader, split="train", config=config.loader, world=place.world)
-    if place.leads:
-        folder.checkpoint("last").parent.mkdir(parents=True, exist_ok=True)
-    with _log_file(folder.run / "log.txt", place), quiet_lightning(), StopFlag().listening() as stop:
-        run = _Run(config, folder, reader, place=place, saved=saved, state=state, batches=batches, stop=stop)
+    with ExitStack() as stack:
+        if place.leads:
+            folder.checkpoints.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(RunLock(folder.run))
+        store = CheckpointStore(folder.checkpoints, _retained(config))
+        stack.enter_context(logging_to(folder.run / "log.txt", leads=place.leads))
+        start = find_start(store, where=folder.checkpoints)
+        if start is not None:
+            worlds = (start.progress.world, place.world)
+            refuse_other(folder.config, config, worlds=worlds)
+            if folder.final.exists() and reason_to_finish(config, start.progress):
+                _logger.info("%s: finished before, at step %d", config.output, start.progress.step)
+                return config.output
+        stack.enter_context(quiet_lightning())
+        stop = stack.enter_context(StopFlag().listening())
+        run = _Run(config, folder, reader, place=place, store=store, start=start, batches=batches, stop=stop)
         if place.launched:
             _end_with(run)
         run.go()
     return config.output
 
 
+def _retained(config: TrainConfig) -> RetainConfig:
+    """What stays; the best one must, if it is to be the run's model."""
+    best = max(config.retain.best, 1) if config.keep == "best" else config.retain.best
+    return config.retain.model_copy(update={"best": best})
+
+
 def _end_with(run: "_Run") -> None:
     """The whole life of a launched process: its command line has nothing to say that the first one's does not."""
     try:
         run.go()
-    except KeyboardInterrupt:
-        raise SystemExit(0) from None  # stopped as it was told; any other status would read as a failure
+    except Stopped:
+        raise SystemExit(0) from None  # as it was told; any other status would read as a failure
     raise SystemExit(0)
-
-
-def summary(run: Path) -> dict[str, Any]:
-    """What a run came to, from its own files: steps, the last loss and check, speed, the checkpoint."""
-    rows = read_metrics(run / "metrics.csv")
-    final = run / "checkpoints" / "final"
-    facts: dict[str, Any] = {"run": str(run), "finished": final.exists(), "steps": len(rows)}
-    if rows:
-        checks = [row["zero_shot_auroc"] for row in rows if row["zero_shot_auroc"]]
-        speeds = sorted(float(row["images_per_s"]) for row in rows)
-        facts |= {
-            "epochs": int(rows[-1]["epoch"]) + 1,
-            "loss": float(rows[-1]["loss"]),
-            "zero_shot_auroc": float(checks[-1]) if checks else None,
-            "images_per_s": round(speeds[len(speeds) // 2], 1),
-        }
-    if final.exists():
-        facts["checkpoint"] = str(final)
-    return facts
 
 
 class _Run:
@@ -135,12 +124,12 @@ class _Run:
     def __init__(
         self,
         config: TrainConfig,
-        folder: _Folder,
+        folder: RunFolder,
         reader: ShardReader,
         *,
         place: Place,
-        saved: Path | None,
-        state: dict[str, Any] | None,
+        store: CheckpointStore,
+        start: Start | None,
         batches: int,
         stop: StopFlag,
     ) -> None:
@@ -148,23 +137,80 @@ class _Run:
         self.folder = folder
         self.reader = reader
         self.place = place
+        self.store = store
         self.processes = Processes()
         self.batches = batches
         self.stop = stop
-        self.state = state
-        self.shards = shards_digest(config.shards)
+        self.start = start
+        self.workers = num_workers(config)
+        self.shards = digests(reader)
         self.sources = overlap.sources(reader, "train")
-        self.progress: Progress = state["progress"] if state else Progress()
-        if state and state["shards"] != self.shards:
-            raise DataError(f"{config.shards}: not the shards this run began with; name another output")
-        self.model = self._model(saved)
+        self.progress = self._progress()
+        self.model = self._model()
+        check_stages(config.resolution, full=config.model.preprocess.rows_columns, tower=self.model.image_tower)
+        if config.feature_cache is not None:
+            refuse_features(self.model, config.loader)
         share_batch_statistics(self.model, config, place=place)
         self.module = PretrainingModule(self.model, config, step=self.progress.step)
-        if not saved and place.leads:
-            _write_text(folder.config, dump(config))
+        self.keeper = Keeper(
+            store=store,
+            model=self.model,
+            progress=self.progress,
+            processes=self.processes,
+            leads=place.leads,
+            settings=config.model_dump(mode="json"),
+            shards=self.shards,
+            card=self._card,
+            averaging=config.averaging,
+            start=start.checkpoint if start else None,
+        )
+        if place.leads:
+            write_text(folder.config, dump(config))
 
     def go(self) -> None:
         """Trains what is left, then writes the final checkpoint."""
+        config, progress = self.config, self.progress
+        self._tell()
+        if not reason_to_finish(config, progress):
+            self._fit()
+        finished = reason_to_finish(config, progress)
+        if self.place.leads:
+            self.store.wait()
+            if finished:
+                self.keeper.finish(self.folder.final, best=config.keep == "best")
+        self.processes.wait()
+        self.processes.part()
+        if not finished and self.stop:
+            _logger.info("checkpoint saved; the same command continues from step %d", progress.step)
+            raise Stopped(self.stop.number)
+
+    def _progress(self) -> Progress:
+        """How far the run is, in epochs and batches as this many processes count them.
+
+        Raises:
+            DataError: if the archives are not those the run began with.
+        """
+        start, place = self.start, self.place
+        if start is None:
+            return Progress(world=place.world)
+        if difference := describe_difference(start.state.shards, self.shards):
+            raise DataError(f"{self.folder.run}: not the shards this run began with; name another output: {difference}")
+        if changed := describe_versions(start.state.versions, versions()):
+            _logger.warning("continuing with other versions: %s", changed)
+        progress, batch = start.progress, start.state.config["loader"]["batch_studies"]
+        if (progress.world, batch) != (place.world, self.config.loader.batch_studies):
+            before = self.config.loader.model_copy(update={"batch_studies": batch})
+            plan = plan_epoch(self.reader, split="train", config=before, world=progress.world, epoch=progress.epoch,
+                              consumed=progress.consumed)  # fmt: skip
+            progress.consumed, progress.position = plan.consumed_before(progress.position), 0
+            if progress.consumed == plan.num_studies:
+                progress.epoch, progress.consumed = progress.epoch + 1, 0
+            _logger.info("%d processes instead of %d: %d studies of epoch %d are trained", place.world, progress.world,
+                         progress.consumed, progress.epoch)  # fmt: skip
+            progress.world = place.world
+        return progress
+
+    def _tell(self) -> None:
         config, progress = self.config, self.progress
         counts = ", ".join(
             f"{name} {sum(parameter.numel() for parameter in parameters) / 1e6:.2f} M"
@@ -180,158 +226,113 @@ class _Run:
         if progress.step:
             _logger.info("continuing after step %d (epoch %d, batch %d)", progress.step, progress.epoch,
                          progress.position)  # fmt: skip
-        if not reason_to_finish(config, progress):
-            self._fit()
-        stopped = self.stop and not reason_to_finish(config, progress)
-        if not stopped and self.place.leads:
-            self._finish()
-        self.processes.wait()
-        self.processes.part()
-        if stopped:
-            _logger.info("checkpoint saved; the same command continues from step %d", progress.step)
-            raise KeyboardInterrupt(self.stop.name)
 
     def _fit(self) -> None:
-        config, progress, place = self.config, self.progress, self.place
+        config, place = self.config, self.place
         check = None
-        if config.zero_shot.every and place.leads:
+        # Shares of a sharded tower are put together by all processes: then all make the check.
+        if config.zero_shot.every and (place.leads or config.strategy == "fsdp"):
             check = validate.prepare(self.reader, config.zero_shot, preprocess=config.model.preprocess)
             if check is None:
                 _logger.warning("no zero-shot check: the validation split has no finding with enough studies")
-        logbook, wandb = self._logbook()
+        logbook = self._logbook()
         trainer = make_trainer(config, self.module, place=place)
-        stream = BatchStream(
-            reader=self.reader,
-            config=config.loader,
-            preprocess=config.model.preprocess,
-            tokenizer=self.model.tokenizer,
-            epoch=progress.epoch,
-            position=progress.position,
-            rank=place.rank,
-            world=place.world,
-        )
-        self.trainer = trainer
+        prepare_model(self.model, config)
+        stream = self._stream()
+        watchdog = Watchdog(self.folder.run / "heartbeats", rank=place.rank, world=place.world, config=config.watchdog)
         try:
-            with Display(first=progress.step, total=config.max_steps) as display:
-                boundary = StepBoundary(
-                    config,
-                    progress=progress,
+            with Display(first=self.progress.step, total=config.max_steps) as display, watchdog, threads(config):
+                instruments = Instruments(
+                    folder=self.folder,
                     logbook=logbook,
                     display=display,
-                    check=check,
-                    stop=self.stop,
+                    watchdog=watchdog,
+                    place=place,
                     processes=self.processes,
-                    save=self._save,
-                    save_best=self._save_best,
+                    stop=self.stop,
+                    keeper=self.keeper,
+                    check=check,
                 )
-                trainer.callbacks.extend([_Restore(self.state), boundary])
+                boundary = StepBoundary(config, instruments, progress=self.progress)
+                trainer.callbacks.extend([self.keeper, boundary, _Features(self, stream)])
                 with ending_together(trainer.strategy.launcher, place):
                     trainer.fit(self.module, train_dataloaders=stream)
         finally:
-            wandb.finish()
+            logbook.finish()
 
-    def _model(self, saved: Path | None) -> VisionLanguageModel:
-        if saved is not None:
-            return checkpoint.load(saved).train()
+    def _stream(self) -> BatchStream:
+        progress = self.progress
+        return BatchStream(
+            reader=self.reader,
+            config=self.config.loader,
+            preprocess=self.config.model.preprocess,
+            tokenizer=self.model.tokenizer,
+            epoch=progress.epoch,
+            position=progress.position,
+            consumed=progress.consumed,
+            rank=self.place.rank,
+            world=self.place.world,
+            workers=self.workers,
+            on_gpu=uses_gpu(self.config),
+        )
+
+    def _model(self) -> VisionLanguageModel:
+        if self.start is not None:
+            return checkpoint.load(self.start.checkpoint).train()
         pl.seed_everything(self.config.seed, verbose=False)
         return build(self.config.model).train()
 
-    def _logbook(self) -> tuple[Logbook, WandbLog]:
-        after, leads = self.progress.step, self.place.leads
-        columns = ("step", "epoch", *self.module.columns, "images_per_s", "zero_shot_auroc")
-        run_id = hashlib.sha256(str(self.folder.run.absolute()).encode()).hexdigest()[:12]
-        wandb = WandbLog(
-            self.config.wandb if leads else WandbConfig(mode="disabled"),
-            folder=self.folder.run,
-            settings=self.config.model_dump(mode="json"),
-            run_id=run_id,
-        )
-        samples = self.folder.run / "samples.parquet" if self.config.record_samples else None
-        logbook = Logbook(
-            metrics=MetricsFile(self.folder.metrics if leads else None, columns, after_step=after),
+    def _logbook(self) -> Logbook:
+        folder, after, leads = self.folder, self.progress.step, self.place.leads
+        sinks: list[Sink] = []
+        if leads:
+            note_start(folder.run / "starts.csv", step=after, processes=self.place.world)
+            run_id = hashlib.sha256(str(folder.run.absolute()).encode()).hexdigest()[:12]
+            sinks.append(
+                WandbLog(
+                    self.config.wandb, folder=folder.run, settings=self.config.model_dump(mode="json"), run_id=run_id
+                )
+            )
+        if leads and self.config.tensorboard:
+            sinks.append(TensorboardLog(folder.run / "tensorboard", after_step=after))
+        samples = folder.samples if self.config.record_samples else None
+        columns = ("step", "epoch", *self.module.columns, *COLUMNS)
+        return Logbook(
+            metrics=MetricsFile(folder.metrics if leads else None, columns, after_step=after),
             samples=SamplesFile(samples, after_step=after, processes=self.processes, leads=leads),
-            wandb=wandb,
+            sinks=sinks,
         )
-        return logbook, wandb
-
-    def _save(self, progress: Progress) -> None:
-        if not self.place.leads:
-            return
-        target = self.folder.checkpoint("last")
-        building = target.with_name(f".{target.name}.building")
-        checkpoint.save(building, self.model, card=self._card())
-        scaler = self.trainer.precision_plugin.state_dict()
-        save_state(building, progress=progress, optimizer=self.trainer.optimizers[0], scaler=scaler, shards=self.shards)
-        checkpoint.take_place(building, target)
-
-    def _save_best(self) -> None:
-        if self.config.keep == "best":
-            checkpoint.save(self.folder.checkpoint("best"), self.model, card=self._card())
-
-    def _finish(self) -> None:
-        final, best = self.folder.checkpoint("final"), checkpoint.latest(self.folder.checkpoint("best"))
-        # Without a check in this run's own progress, a best lies there from a start that saved nothing else.
-        if self.config.keep == "best" and best is not None and self.progress.best is not None:
-            building = final.with_name(f".{final.name}.building")
-            shutil.rmtree(building, ignore_errors=True)
-            shutil.copytree(best, building)
-            checkpoint.take_place(building, final)
-            _logger.info("final checkpoint: step %d, the best zero-shot check", self.progress.best_step)
-        else:
-            checkpoint.save(final, self.model, card=self._card())
-        _logger.info("finished: %s", final)
 
     def _card(self) -> dict[str, Any]:
-        progress, manifest = self.progress, self.reader.manifest
-        return {
-            "step": progress.step,
-            "epochs": round(progress.epoch + progress.position / self.batches, 2),
-            "studies_per_batch": self.config.loader.batch_studies * self.place.world,
-            "training_minutes": round(progress.seconds / 60.0, 1),
-            "objective": self.config.objective.kind,
-            "zero_shot_check_auroc": None if progress.best is None else round(progress.best, 4),
-            "shards_sha256": self.shards,
-            "sources": list(self.sources),
-            "synthetic_data": manifest.synthetic,
-            "sentences_from": manifest.sentences_origin,
-            "licenses": manifest.licenses,
-            "seed": self.config.seed,
-        }
+        return make_card(self.config, self.progress, self.reader, shards=self.shards, sources=self.sources,
+                         batches=self.batches)  # fmt: skip
 
 
-class _Restore(pl.Callback):
-    """Gives optimizer and gradient scaler their state back, once Lightning has made them."""
+class _Features(pl.Callback):
+    """Gives the stream what a frozen tower says of the images, once processes are connected and the model is placed."""
 
-    def __init__(self, state: dict[str, Any] | None) -> None:
-        self._state = state
+    def __init__(self, run: _Run, stream: BatchStream) -> None:
+        self._run = run
+        self._stream = stream
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._state is not None:
-            trainer.optimizers[0].load_state_dict(self._state["optimizer"])
-            trainer.precision_plugin.load_state_dict(self._state["scaler"])
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-@contextmanager
-def _log_file(path: Path, place: Place) -> Iterator[None]:
-    """Sends the package's log lines to a file as well; from the process that leads, since the others are silent."""
-    if not place.leads:
-        yield
-        return
-    logger = logging.getLogger("vlp")
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname).1s %(message)s"))
-    level = logger.level
-    logger.setLevel(level or logging.INFO)
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        handler.close()
-        logger.setLevel(level)
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        run, config = self._run, self._run.config
+        if config.feature_cache is None:
+            return
+        try:
+            self._stream.features = ensure_features(
+                run.model,
+                run.reader,
+                loader=config.loader,
+                config=config.feature_cache,
+                folder=run.folder.run / "features",
+                shards=run.shards,
+                workers=run.workers,
+                processes=run.processes,
+                stop=run.stop,
+                rank=run.place.rank,
+                world=run.place.world,
+                precision=str(trainer.precision).removesuffix("-true"),
+            )
+        except KeyboardInterrupt:
+            trainer.should_stop = True

@@ -5,15 +5,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from vlp.data.loader import LoaderConfig, make_loader
+from vlp.data.feature_store import FeatureStore
+from vlp.data.joint import layout_of
+from vlp.data.loader import LoaderConfig, make_loader, select
+from vlp.data.order import Epoch
 from vlp.data.reader import ShardReader
 from vlp.data.tokens import Tokenizer
 from vlp.data.transforms import Preprocess
+from vlp.records import Split
 from vlp.tensors import Batch
 from vlp.train.signals import STOP_SIGNALS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class BatchStream:
     """Endless batches of the training split, beginning with batch `position` of `epoch`.
 
@@ -27,29 +31,49 @@ class BatchStream:
     tokenizer: Tokenizer
     epoch: int = 0
     position: int = 0
+    consumed: int = 0
+    """Studies of the first epoch that were trained under another number of processes; `position` counts from there."""
     rank: int = 0
     world: int = 1
+    workers: int | None = None
+    """Instead of `config.workers`."""
+    on_gpu: bool = False
+    features: FeatureStore | None = None
+    """Instead of pixels, once they are there."""
 
     def __iter__(self) -> Iterator[Batch]:
         """A new walk from the start point."""
-        epoch, start = self.epoch, self.position
-        while True:
-            loader = make_loader(
-                self.reader,
-                split="train",
-                config=self.config,
-                preprocess=self.preprocess,
-                tokenizer=self.tokenizer,
-                train=True,
-                epoch=epoch,
-                start=start,
-                rank=self.rank,
-                world=self.world,
-            )
-            # A scheduler signals every process of a job; workers that died of it would take the run with them.
-            loader.worker_init_fn = partial(_deaf_worker, prepare=loader.worker_init_fn)
-            yield from loader
-            epoch, start = epoch + 1, 0
+        loader = make_loader(
+            self.reader,
+            split="train",
+            config=self.config,
+            preprocess=self.preprocess,
+            tokenizer=self.tokenizer,
+            train=True,
+            epoch=self.epoch,
+            start=self.position,
+            rank=self.rank,
+            world=self.world,
+            consumed=self.consumed,
+            endless=True,
+            workers=self.workers,
+            on_gpu=self.on_gpu,
+            features=self.features,
+        )
+        # A scheduler signals every process of a job; workers that died of it would take the run with them.
+        loader.worker_init_fn = partial(_deaf_worker, prepare=loader.worker_init_fn)
+        yield from loader
+
+
+def plan_epoch(
+    reader: ShardReader, *, split: Split, config: LoaderConfig, world: int, epoch: int, consumed: int
+) -> Epoch:
+    """The plan that `make_loader` follows."""
+    keys = reader.keys(split)
+    chosen = select(reader, split=split, config=config, train=True).indices
+    layout = layout_of(reader, [keys[index] for index in chosen])
+    return Epoch(layout=layout, batch=config.batch_studies, world=world, seed=config.seed, epoch=epoch,
+                 consumed=consumed)  # fmt: skip
 
 
 def _deaf_worker(worker: int, *, prepare: Callable[[int], None] | None) -> None:

@@ -12,9 +12,12 @@ from jaxtyping import Bool, Int8, UInt8
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
+from vlp import log
 from vlp.config import Config
+from vlp.data.cache import seen_image
 from vlp.data.reader import ShardReader
 from vlp.data.transforms import Preprocess
+from vlp.errors import DataError
 from vlp.metrics import auroc
 from vlp.metrics.policy import LEFT_OUT, apply_policy
 from vlp.model.model import VisionLanguageModel
@@ -23,6 +26,7 @@ from vlp.reports.findings import sentence_text
 from vlp.tensors import ImageFeatures, stack_padding
 
 _IMAGES_AT_ONCE = 32
+_logger = log.get_logger(__name__)
 
 
 class ZeroShotConfig(Config):
@@ -45,6 +49,17 @@ class ZeroShotCheck:
     """As in a batch: True where an image shows only padding; None where none does."""
     truth: Mapping[str, Int8[np.ndarray, " study"]]
     """Per finding: 1 present, 0 absent; `LEFT_OUT` where the labels do not say, or say uncertain."""
+
+    def attempt(self, model: VisionLanguageModel, *, device: torch.device) -> dict[str, float] | None:
+        """As `run`; None where that fails, which is logged: a check that cannot be made is no reason to stop a run."""
+        try:
+            return self.run(model, device=device)
+        except Exception as error:  # whatever it is: what the run itself needs will fail there as well
+            reason = next(iter(str(error).splitlines()), "")
+            _logger.warning("the zero-shot check fails (%s: %s); training goes on", type(error).__name__, reason)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # it may have been a lack of memory, which training must not feel
+            return None
 
     def run(self, model: VisionLanguageModel, *, device: torch.device) -> dict[str, float]:
         """AUROC of each finding; the model is left in the mode it was in."""
@@ -85,10 +100,27 @@ class ZeroShotCheck:
 
 
 def prepare(reader: ShardReader, config: ZeroShotConfig, *, preprocess: Preprocess) -> ZeroShotCheck | None:
-    """Reads the studies of the check; None where the validation split has no finding with enough of both kinds."""
+    """Reads the studies of the check; None where the validation split has no finding with enough of both kinds.
+
+    Studies whose image cannot be read are left out, and counted in the log.
+    """
     keys = reader.keys("val")
     chosen = [keys[index] for index in np.linspace(0, len(keys) - 1, num=min(config.studies, len(keys))).astype(int)]
-    studies = [reader.study(key) for key in chosen]
+    studies, seen = [], []
+    for key in chosen:
+        study = reader.study(key)
+        try:
+            pixels, _, padding = seen_image(reader, key, _frontal(study), preprocess=preprocess)
+        except DataError:
+            continue
+        studies.append(study)
+        seen.append((pixels, padding))
+    if len(seen) < len(chosen):
+        _logger.warning(
+            "zero-shot check: %d of %d studies are left out, their image cannot be read",
+            len(chosen) - len(seen),
+            len(chosen),
+        )
     truth = {}
     for finding in sorted({finding for study in studies for finding in study.labels}):
         values = apply_policy([study.labels.get(finding) for study in studies], "ignore")
@@ -96,12 +128,9 @@ def prepare(reader: ShardReader, config: ZeroShotConfig, *, preprocess: Preproce
             truth[finding] = values
     if not truth:
         return None
-    prepared = [
-        preprocess.apply(reader.image(key, _frontal(study))) for key, study in zip(chosen, studies, strict=True)
-    ]
     return ZeroShotCheck(
-        images=torch.from_numpy(np.stack([pixels for pixels, _, _ in prepared])).unsqueeze(1),
-        padding=stack_padding([padding for _, _, padding in prepared]),
+        images=torch.from_numpy(np.stack([pixels for pixels, _ in seen])).unsqueeze(1),
+        padding=stack_padding([padding for _, padding in seen]),
         truth=truth,
     )
 

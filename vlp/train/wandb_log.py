@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from vlp import log
 from vlp.config import Config
 from vlp.errors import BackendError
+
+_logger = log.get_logger(__name__)
 
 
 class WandbConfig(Config):
@@ -16,7 +19,13 @@ class WandbConfig(Config):
 
 
 class WandbLog:
-    """Sends rows to one wandb run, or nowhere when disabled (then wandb is not even imported)."""
+    """Sends rows to one wandb run, or nowhere when disabled (then wandb is not even imported).
+
+    Raises:
+        BackendError: if wandb is not installed.  A server that is not there is a warning: training goes on without.
+    """
+
+    name = "wandb"
 
     def __init__(self, config: WandbConfig, *, folder: Path, settings: Mapping[str, Any], run_id: str) -> None:
         self._run: Any = None
@@ -26,8 +35,15 @@ class WandbLog:
             import wandb
         except ImportError:
             raise BackendError("wandb is not installed: pip install 'vlp[train]', or set wandb.mode=disabled") from None
+        try:
+            self._run = self._open(wandb, config, folder=folder, settings=settings, run_id=run_id)
+        except Exception as error:  # no network, no key, no room: many kinds
+            reason = next(iter(str(error).splitlines()), "")
+            _logger.warning("wandb cannot be started (%s: %s); training goes on without", type(error).__name__, reason)
+
+    def _open(self, wandb: Any, config: WandbConfig, *, folder: Path, settings: Mapping[str, Any], run_id: str) -> Any:
         # The same id on every start; offline, wandb writes one folder a start and joins them when they are synced.
-        self._run = wandb.init(
+        return wandb.init(
             project=config.project,
             dir=folder,
             mode=config.mode,

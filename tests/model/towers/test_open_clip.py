@@ -45,6 +45,21 @@ def test_position_embeddings_are_brought_to_another_size(tmp_path):
     assert tower(torch.rand(1, 3, 32, 48)).patches.shape == (1, 24, 512)
 
 
+@pytest.mark.parametrize("side", [16, 48])
+def test_an_image_of_another_size_is_seen_as_by_a_tower_made_for_it(side, tmp_path):
+    """open_clip resizes position embeddings when it loads them; ours are resized when an image asks for it."""
+    clip = _clip()
+    torch.save(clip.state_dict(), tmp_path / "clip.pt")
+    tower = _image(weights=tmp_path / "clip.pt")
+    made_for_it = _image(size=(side, side), weights=tmp_path / "clip.pt")
+    images = torch.rand(2, 3, side, side)
+    features = tower(images)
+    torch.testing.assert_close(features.patches, made_for_it(images).patches)
+    assert features.grid == made_for_it.grid
+    features.patches.square().sum().backward()
+    assert tower.visual.positional_embedding.grad.abs().sum() > 0
+
+
 def test_texts_and_tokens_are_clips_own(tmp_path):
     clip = _clip()
     torch.save(clip.state_dict(), tmp_path / "clip.pt")

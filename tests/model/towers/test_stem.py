@@ -28,6 +28,15 @@ def test_patches_are_row_by_row():
     assert change.argmax() == 5 * 12 + 2
 
 
+def test_on_their_grid_patches_are_the_same_at_any_size():
+    torch.manual_seed(0)
+    on_grid = ConvStem(img_size=(64, 96), patch_size=8, in_chans=1, embed_dim=24, output_fmt="NHWC")
+    images = torch.rand(2, 1, 64, 96)
+    assert torch.equal(on_grid(images).flatten(1, 2), _stem(8)(images))
+    assert on_grid(torch.rand(2, 1, 32, 40)).shape == (2, 4, 5, 24)
+    assert on_grid.dynamic_feat_size((32, 40)) == (4, 5)
+
+
 def test_images_do_not_see_each_other_even_in_training():
     stem = _stem(8).train()
     images = torch.rand(3, 1, 64, 96)

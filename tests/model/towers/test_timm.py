@@ -92,6 +92,63 @@ def test_what_cannot_be_is_one_line(options, said):
     assert "\n" not in str(caught.value)
 
 
+def test_a_transformer_of_one_block_freezes_too():
+    tower = _build(arguments=VIT | {"depth": 1}, freeze=1)
+    assert [len(layer) > 0 for layer in tower.layers()] == [True, True]
+    assert not any(parameter.requires_grad for parameter in tower.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "grid"),
+    [
+        ({"arguments": VIT}, (16, 56), (2, 7)),
+        ({"arguments": VIT, "stem": "conv"}, (16, 56), (2, 7)),
+        ({"arguments": VIT | {"class_token": False, "reg_tokens": 2}}, (16, 56), (2, 7)),
+        ({"name": "eva02_tiny_patch14_224", "arguments": VIT | {"patch_size": 8}}, (16, 56), (2, 7)),
+        ({"name": "test_resnet"}, (64, 100), (2, 4)),
+        ({"name": "test_resnet", "stage": 2}, (64, 100), (8, 13)),
+    ],
+    ids=["vit", "conv_stem", "registers", "eva", "cnn", "cnn_stage"],
+)
+def test_images_of_another_size_have_a_grid_of_their_own(options, size, grid):
+    tower = _build(**options).eval()
+    own = tower.grid
+    assert tower.grid_at(size) == grid
+    features = tower(torch.rand(2, 1, *size))
+    assert features.grid == grid
+    assert features.patches.shape == (2, grid[0] * grid[1], tower.width)
+    assert tower.grid == tower(torch.rand(1, 1, 32, 48)).grid == own
+
+
+def test_a_size_a_design_cannot_take_is_one_line():
+    tower = _build("beit_base_patch16_224", arguments=VIT, size=(32, 32))
+    assert tower.grid_at((32, 32)) == (4, 4)
+    with pytest.raises(ConfigError, match="does not take 16 x 16 px") as caught:
+        tower.grid_at((16, 16))
+    assert "\n" not in str(caught.value)
+
+
+def test_looking_at_another_size_moves_nothing():
+    tower = _build("test_resnet").train()
+    before = {name: value.clone() for name, value in tower.state_dict().items()}
+    tower.grid_at((64, 64))
+    assert tower.model.training
+    assert all(torch.equal(value, before[name]) for name, value in tower.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("test_resnet", 4), ("test_convnext", 9), ("test_efficientnet", 5), ("regnety_002", 13)]
+)
+def test_blocks_are_the_smallest_that_repeat_and_all_are_called(name, number):
+    tower = _build(name, size=(64, 64))
+    blocks, called = tower.blocks(), set()
+    for block in blocks:
+        block.register_forward_hook(lambda block, *_: called.add(block))
+    tower(torch.rand(2, 1, 64, 64))
+    assert len(blocks) == number
+    assert called == set(blocks)
+
+
 def test_an_unknown_name_is_refused_with_close_ones():
     with pytest.raises(ValidationError, match="timm has no model"):
         TimmTowerConfig(name="vit_tiny_patch16_9999")

@@ -53,6 +53,26 @@ def test_more_blocks_than_there_are_are_refused():
         _text(freeze=4)
 
 
+def test_a_tower_without_blocks_cannot_recompute_them(monkeypatch):
+    tower = _image()
+    monkeypatch.setattr(type(tower), "blocks", lambda _: [])
+    with pytest.raises(ConfigError, match="no blocks"):
+        tower.set_checkpointing(True)
+
+
+def test_frozen_and_recomputed_blocks_do_not_disturb_each_other():
+    gradients = []
+    images = torch.rand(2, 1, 16, 24, generator=torch.Generator().manual_seed(0))
+    for recomputed in (False, True):
+        tower = _image(freeze=2).train()
+        tower.set_checkpointing(recomputed)
+        torch.manual_seed(1)
+        tower(images).patches.square().sum().backward()
+        gradients.append({name: value.grad for name, value in tower.named_parameters() if value.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
+
+
 def test_a_class_token_is_taken_when_asked_for():
     images = torch.rand(2, 1, 16, 24)
     mean, token = _image().eval(), _image(pooled="cls").eval()

@@ -67,7 +67,7 @@ class HuggingFaceTextConfig(TextTowerConfig):
         sizes = self.random_init and self.random_init | ({} if source else {"vocab_size": len(tokenizer)})
         model = _model(source, sizes, saved and saved / TEXT_FOLDER)
         tower = HuggingFaceTextTower(model, tokenizer, pooling=self.pooling)
-        tower.freeze(self.freeze)
+        tower.freeze(self.freeze, lora=self.lora)
         return tower
 
 
@@ -97,7 +97,7 @@ class HuggingFaceImageConfig(ImageTowerConfig):
         sizes = self.random_init and {"num_channels": channels} | self.random_init
         model = _model(source, sizes, saved and saved / IMAGE_FOLDER)
         tower = HuggingFaceImageTower(model, size=size, channels=channels, pooled=self.pooled)
-        tower.freeze(self.freeze)
+        tower.freeze(self.freeze, lora=self.lora)
         return tower
 
 
@@ -113,13 +113,17 @@ class HuggingFaceTextTower(TextTower):
 
     def layers(self) -> Sequence[Sequence[nn.Parameter]]:
         """Embeddings, then every transformer layer."""
-        return _blocks(self.model)
+        return _layers(self.model)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Every transformer layer."""
+        return _blocks(self.model)[1]
 
     def save_design(self, folder: Path) -> None:
         """Writes the architecture; the tokenizer is saved by the checkpoint."""
         self.model.config.save_pretrained(folder / TEXT_FOLDER)
 
-    def encode(self, tokens: Tokens) -> Float[Tensor, "text width"]:
+    def encode(self, tokens: Tokens, /) -> Float[Tensor, "text width"]:
         """Mean over real tokens, or the first token, of the last layer."""
         hidden = self.model(input_ids=tokens.ids, attention_mask=tokens.mask.long()).last_hidden_state
         if self._pooling == "cls":
@@ -134,15 +138,17 @@ class HuggingFaceImageTower(ImageTower):
     """A transformers image encoder: its last layer, position embeddings interpolated to the size asked for."""
 
     def __init__(self, model: Any, *, size: tuple[int, int], channels: int, pooled: Literal["mean", "cls"]) -> None:
-        super().__init__(pooled=pooled)
+        super().__init__(pooled=pooled, size=size, channels=channels)
         self.model: Any = _without_pooler(model)
         design = model.config
-        patch = int(getattr(design, "patch_size", 0))
-        if patch == 0 or size[0] % patch or size[1] % patch:
-            raise ConfigError(f"image tower: patches of {patch} px do not divide {size[0]} x {size[1]} px")
+        patch = getattr(design, "patch_size", None)
+        if not isinstance(patch, int):
+            raise ConfigError(f"image tower: a {design.model_type} has no square patches; use kind='timm' for others")
+        self.patch_px = (patch, patch)
+        self._check_division(size)
         if design.num_channels != channels:
             raise ConfigError(f"image tower: it takes {design.num_channels} channels; set preprocess.channels to that")
-        self.width, self.channels = int(design.hidden_size), channels
+        self.width = int(design.hidden_size)
         self.grid = (size[0] // patch, size[1] // patch)
         takes = inspect.signature(model.forward).parameters
         self._options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in takes else {}
@@ -152,18 +158,25 @@ class HuggingFaceImageTower(ImageTower):
 
     def layers(self) -> Sequence[Sequence[nn.Parameter]]:
         """Embeddings, then every transformer layer."""
-        return _blocks(self.model)
+        return _layers(self.model)
+
+    def blocks(self) -> Sequence[nn.Module]:
+        """Every transformer layer."""
+        return _blocks(self.model)[1]
 
     def save_design(self, folder: Path) -> None:
         """Writes the architecture."""
         self.model.config.save_pretrained(folder / IMAGE_FOLDER)
 
-    def encode(self, images: Float[Tensor, "image channel height width"]) -> tuple[Tensor | None, Tensor]:
+    def encode(
+        self, images: Float[Tensor, "image channel height width"], /
+    ) -> tuple[Tensor | None, Float[Tensor, "image rows columns width"]]:
         """Class token and patches of the last layer; registers are dropped."""
         hidden = self.model(pixel_values=images, **self._options).last_hidden_state
-        patches = self.grid[0] * self.grid[1]
-        prefix = hidden.shape[1] - patches
-        return (hidden[:, 0] if prefix > 0 else None), hidden[:, prefix:]
+        assert self.patch_px is not None
+        rows, columns = images.shape[2] // self.patch_px[0], images.shape[3] // self.patch_px[1]
+        prefix = hidden.shape[1] - rows * columns
+        return (hidden[:, 0] if prefix > 0 else None), hidden[:, prefix:].unflatten(1, (rows, columns))
 
 
 def _source(path: str) -> Path | str:
@@ -240,12 +253,20 @@ def _without_pooler(model: Any) -> Any:
     return model
 
 
-def _blocks(model: nn.Module) -> list[list[nn.Parameter]]:
-    """Parameters before the longest list of modules, in each of its modules, and (with the last) after it."""
+def _blocks(model: nn.Module) -> tuple[str, list[nn.Module]]:
+    """Name and modules of the longest list of modules: a transformer's layers."""
     lists = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
     if not lists:
-        raise ConfigError("this tower has no list of blocks and cannot be frozen in part; use 'none' or 'all'")
+        return "", []
     name, blocks = max(lists, key=lambda entry: len(entry[1]))
+    return name, list(blocks)
+
+
+def _layers(model: nn.Module) -> list[list[nn.Parameter]]:
+    """Parameters before the blocks, in each of them, and (with the last) after them."""
+    name, blocks = _blocks(model)
+    if not blocks:
+        raise ConfigError("this tower has no list of blocks and cannot be frozen in part; use 'none' or 'all'")
     groups: list[list[nn.Parameter]] = [[] for _ in range(len(blocks) + 1)]
     place = 0
     for parameter_name, parameter in model.named_parameters():

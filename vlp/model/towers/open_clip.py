@@ -12,10 +12,12 @@ from types import SimpleNamespace
 from typing import Any, Literal
 
 import open_clip
+import torch
 from jaxtyping import Float
 from open_clip.model import _build_text_tower, _build_vision_tower, resize_pos_embed
 from pydantic import Field, field_validator
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from vlp.data.tokens import Tokenizer
@@ -69,7 +71,7 @@ class OpenClipImageConfig(ImageTowerConfig):
         tower = OpenClipImageTower(visual, size=size, pooled=self.pooled)
         if saved is None:
             _load(visual, self.name, self.weights, self.pretrained, prefix="visual.")
-        tower.freeze(self.freeze)
+        tower.freeze(self.freeze, lora=self.lora)
         return tower
 
 
@@ -103,7 +105,7 @@ class OpenClipTextConfig(TextTowerConfig):
         tower = OpenClipTextTower(encoder, _clip_tokenizer(int(text.get("context_length", _CONTEXT_TOKENS))))
         if saved is None:
             _load(encoder, self.name, self.weights, self.pretrained, prefix="text.")
-        tower.freeze(self.freeze)
+        tower.freeze(self.freeze, lora=self.lora)
         return tower
 
 
@@ -111,9 +113,8 @@ class OpenClipImageTower(ImageTower):
     """One of open_clip's image encoders, its patches brought to the width its class token is projected to."""
 
     def __init__(self, visual: Any, *, size: tuple[int, int], pooled: Literal["mean", "cls"]) -> None:
-        super().__init__(pooled=pooled)
+        super().__init__(pooled=pooled, size=size, channels=3)
         self.visual: Any = visual
-        self.channels = 3
         self._is_resnet = hasattr(visual, "layer4")
         if self._is_resnet:
             visual.attnpool = None  # made of one grid size, and used by no feature
@@ -126,9 +127,8 @@ class OpenClipImageTower(ImageTower):
             self.grid = (int(rows), int(columns))
         if self._is_resnet and pooled == "cls":
             raise ConfigError("open_clip's ResNets have no class token here: use pooled='mean'")
-        patch = 32 if self._is_resnet else visual.patch_size[0]
-        if size[0] % patch or size[1] % patch:
-            raise ConfigError(f"open_clip image tower: patches of {patch} px do not divide {size[0]} x {size[1]} px")
+        self.patch_px = (32, 32) if self._is_resnet else visual.patch_size
+        self._check_division(size)
 
     def layers(self) -> Sequence[Sequence[nn.Parameter]]:
         """The stem, then transformer blocks or ResNet stages."""
@@ -139,14 +139,30 @@ class OpenClipImageTower(ImageTower):
             blocks = list(visual.transformer.resblocks)
         return _around(visual, blocks, last=() if self._is_resnet else ("ln_post", "proj"))
 
-    def encode(self, images: Float[Tensor, "image channel height width"]) -> tuple[Tensor | None, Tensor]:
+    def blocks(self) -> Sequence[nn.Module]:
+        """Transformer blocks, or the bottlenecks of all ResNet stages."""
+        visual = self.visual
+        if self._is_resnet:
+            return [block for stage in (visual.layer1, visual.layer2, visual.layer3, visual.layer4) for block in stage]
+        return list(visual.transformer.resblocks)
+
+    def encode(
+        self, images: Float[Tensor, "image channel height width"], /
+    ) -> tuple[Tensor | None, Float[Tensor, "image rows columns width"]]:
         """(projected class token, projected patches); for a ResNet its last feature map."""
         visual = self.visual
         if self._is_resnet:
             features: Tensor = visual.layer4(visual.layer3(visual.layer2(visual.layer1(visual.stem(images)))))
-            return None, features.flatten(2).transpose(1, 2)
-        token, patches = visual(images)
-        return token, patches if visual.proj is None else patches @ visual.proj
+            return None, features.permute(0, 2, 3, 1)
+        assert self.patch_px is not None
+        grid = images.shape[2] // self.patch_px[0], images.shape[3] // self.patch_px[1]
+        if grid == self.grid:
+            token, patches = visual(images)
+        else:  # it adds position embeddings of one size alone
+            positions = _resized_positions(visual.positional_embedding, self.grid, grid)
+            token, patches = functional_call(visual, {"positional_embedding": positions}, (images,))
+        patches = patches if visual.proj is None else patches @ visual.proj
+        return token, patches.unflatten(1, grid)
 
 
 class OpenClipTextTower(TextTower):
@@ -162,13 +178,26 @@ class OpenClipTextTower(TextTower):
         """Embeddings, then transformer blocks."""
         return _around(self.encoder, list(self.encoder.transformer.resblocks), last=("ln_final", "text_projection"))
 
-    def encode(self, tokens: Tokens) -> Float[Tensor, "text width"]:
+    def blocks(self) -> Sequence[nn.Module]:
+        """Transformer blocks."""
+        return list(self.encoder.transformer.resblocks)
+
+    def encode(self, tokens: Tokens, /) -> Float[Tensor, "text width"]:
         """The projected vector at the end-of-text token."""
         ids = tokens.ids.masked_fill(~tokens.mask, 0)
         # Its causal mask is made for the full context.  What follows the end of a text cannot reach it.
         ids = functional.pad(ids, (0, self.tokenizer.max_tokens - ids.shape[1]))
         pooled: Tensor = self.encoder(ids)
         return pooled
+
+
+def _resized_positions(
+    positions: Float[Tensor, "position width"], old: tuple[int, int], new: tuple[int, int]
+) -> Float[Tensor, "new_position width"]:
+    """Position embeddings (class token first) for another grid, as `open_clip.resize_pos_embed` makes them."""
+    on_grid = positions[1:].unflatten(0, old).permute(2, 0, 1)[None]
+    resized = functional.interpolate(on_grid, size=new, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat((positions[:1], resized[0].permute(1, 2, 0).flatten(0, 1)))
 
 
 def _design(name: str) -> dict[str, Any]:

@@ -21,7 +21,14 @@ class ConvStem(nn.Module):
     """
 
     def __init__(
-        self, *, img_size: int | tuple[int, int], patch_size: int, in_chans: int, embed_dim: int, **_: Any
+        self,
+        *,
+        img_size: int | tuple[int, int],
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        output_fmt: str | None = None,
+        **_: Any,
     ) -> None:
         """Takes what timm hands to an `embed_layer`; what concerns its other embeddings is ignored."""
         super().__init__()
@@ -33,6 +40,7 @@ class ConvStem(nn.Module):
         self.patch_size = (patch_size, patch_size)
         self.grid_size = (rows // patch_size, columns // patch_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
+        self._on_grid = output_fmt == "NHWC"
         layers: list[nn.Module] = []
         width = in_chans
         for step in range(steps):
@@ -50,10 +58,14 @@ class ConvStem(nn.Module):
         """Pixels a side of a patch."""
         return self.patch_size[0]
 
-    def forward(self, images: Float[Tensor, "image channel height width"]) -> Float[Tensor, "image patch width"]:
-        """One vector per patch, row by row."""
-        patches: Tensor = self.proj(self.convolutions(images)).flatten(2).transpose(1, 2)
-        return patches
+    def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) of patches of images of a size."""
+        return img_size[0] // self.patch_size[0], img_size[1] // self.patch_size[1]
+
+    def forward(self, images: Float[Tensor, "image channel height width"]) -> Float[Tensor, "image *patch width"]:
+        """One vector per patch, on their grid where timm asks for that (NHWC), else row by row."""
+        on_grid: Tensor = self.proj(self.convolutions(images)).permute(0, 2, 3, 1)
+        return on_grid if self._on_grid else on_grid.flatten(1, 2)
 
 
 def _whole_groups(channels: int) -> int:

@@ -1,6 +1,7 @@
 """Image towers from timm: any model whose features have a grid, of any input size, with one channel or three."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +57,7 @@ class TimmTowerConfig(ImageTowerConfig):
         if self.weights is not None and saved is None:
             fit = fit_by_order if self.weights_by == "order" else fit_by_name
             fit(tower.model, read_weights(self.weights), where=str(self.weights))
-        tower.freeze(self.freeze)
+        tower.freeze(self.freeze, lora=self.lora)
         return tower
 
     def _create(self, size: tuple[int, int], channels: int, saved: Path | None) -> nn.Module:
@@ -67,7 +68,7 @@ class TimmTowerConfig(ImageTowerConfig):
             arguments["embed_layer"] = ConvStem
         download = self.pretrained and saved is None
         try:
-            model: nn.Module = timm.create_model(self.name, pretrained=download, **arguments)
+            return _create_for_any_size(self.name, pretrained=download, **arguments)
         except Exception as error:  # timm, its hub client and every model raise their own kinds
             reason = " ".join(str(error).split())[:160]
             if download:
@@ -75,26 +76,27 @@ class TimmTowerConfig(ImageTowerConfig):
                     f"image tower {self.name!r}: no weights from timm's hub ({reason}); give weights: a local file"
                 ) from None
             raise ConfigError(f"image tower {self.name!r}: timm cannot build it: {reason}") from None
-        return model
 
 
 class TimmTower(ImageTower):
     """A timm model without its head, read at one feature map."""
 
-    def __init__(self, config: TimmTowerConfig, *, size: tuple[int, int], channels: int, model: nn.Module) -> None:
-        super().__init__(pooled=config.pooled)
+    def __init__(self, config: TimmTowerConfig, *, size: tuple[int, int], channels: int, model: Any) -> None:
+        super().__init__(pooled=config.pooled, size=size, channels=channels)
         self.model: Any = model
-        self.channels = channels
         self._name = config.name
         self._stage = config.stage
         if config.stage is not None:
             self._prune(config.stage)
         self._prefix = int(getattr(model, "num_prefix_tokens", 0))
         self._has_token = config.stage is None and getattr(model, "cls_token", None) is not None
-        if not self._is_transformer():
+        if self._is_transformer():
+            patch = self.model.patch_embed.patch_size
+            self.patch_px = (patch, patch) if isinstance(patch, int) else patch
+        else:
             # Convolutions run up to three times as fast this way, and results are the same.
             convert_conv2d_weight_memory_format(self.model, torch.channels_last)
-        self._measure(size)
+        self._measure()
         if config.pooled == "cls" and not self._has_token:
             raise ConfigError(f"image tower {config.name!r}: pooled='cls', but it has no class token; use 'mean'")
 
@@ -105,20 +107,35 @@ class TimmTower(ImageTower):
             raise ConfigError(f"image tower {self._name!r}: cannot be frozen in part; use 'none' or 'all'")
         groups = group_parameters(self.model, matcher(coarse=True), return_values=True)
         if len(groups) <= 2:  # a transformer's coarse groups are stem and everything else
-            groups = group_with_matcher(self.model.named_parameters(), matcher(coarse=False), return_values=True)
+            groups = group_parameters(self.model, matcher(coarse=False), return_values=True)
         return list(groups.values())
 
-    def encode(self, images: Float[Tensor, "image channel height width"]) -> tuple[Tensor | None, Tensor]:
+    def blocks(self) -> Sequence[nn.Module]:
+        """The smallest modules that timm groups parameters by: a transformer's blocks, a CNN's within its stages."""
+        matcher = getattr(self.model, "group_matcher", None)
+        patterns = [] if matcher is None else _patterns(matcher(coarse=False))
+        found: dict[str, nn.Module] = {}
+        for name, module in self.model.named_modules():
+            inside = any(name.startswith(f"{outer}.") for outer in found)
+            if not inside and any(pattern.fullmatch(name) for pattern in patterns):
+                found[name] = module
+        return list(found.values())
+
+    def encode(
+        self, images: Float[Tensor, "image channel height width"], /
+    ) -> tuple[Tensor | None, Float[Tensor, "image rows columns width"]]:
         """The last feature map, or that of the chosen stage; registers are dropped."""
         if self._stage is not None:
             features = self.model.forward_intermediates(images, indices=[self._stage], intermediates_only=True)[0]
-            return None, features.flatten(2).transpose(1, 2)
+            return None, features.permute(0, 2, 3, 1)
         features = self.model.forward_features(images)
         if features.ndim == 3:
-            return (features[:, 0] if self._has_token else None), features[:, self._prefix :]
+            patches = features[:, self._prefix :]
+            token = features[:, 0] if self._has_token else None
+            return token, patches.unflatten(1, self._grid(images.shape[2:], int(patches.shape[1])))
         if getattr(self.model, "output_fmt", "NCHW") == "NHWC":
-            return None, features.flatten(1, 2)
-        return None, features.flatten(2).transpose(1, 2)
+            return None, features
+        return None, features.permute(0, 2, 3, 1)
 
     def _prune(self, stage: int) -> None:
         try:
@@ -126,46 +143,59 @@ class TimmTower(ImageTower):
         except (AttributeError, AssertionError, IndexError, TypeError):
             raise ConfigError(f"image tower {self._name!r}: it has no stage {stage}") from None
 
-    def _measure(self, size: tuple[int, int]) -> None:
+    def _measure(self) -> None:
         """Finds width and grid by one pass over an empty image, and sets aside parameters no feature depends on."""
-        if self._is_transformer():
-            self._check_division(size)
+        self._check_division(self.size)
         was_training = self.model.training
         self.model.eval()
         with torch.enable_grad():
             try:
-                _, patches = self.encode(torch.zeros(1, self.channels, *size))
+                _, patches = self.encode(self.example())
             except (AssertionError, RuntimeError) as error:
                 reason = " ".join(str(error).split())[:160]
                 raise ConfigError(
-                    f"image tower {self._name!r} does not take {size[0]} x {size[1]} px: {reason}"
+                    f"image tower {self._name!r} does not take {self.size[0]} x {self.size[1]} px: {reason}"
                 ) from None
             if not self._is_transformer():
                 _set_aside_unused(self.model, patches)
         self.model.train(was_training)
-        self.width = int(patches.shape[2])
-        self.grid = self._grid(size, int(patches.shape[1]))
+        self.width = int(patches.shape[3])
+        self.grid = int(patches.shape[1]), int(patches.shape[2])
 
     def _is_transformer(self) -> bool:
         return self._stage is None and hasattr(self.model, "num_prefix_tokens") and hasattr(self.model, "patch_embed")
 
-    def _check_division(self, size: tuple[int, int]) -> None:
-        grid, patch = self.model.patch_embed.grid_size, self.model.patch_embed.patch_size
-        if any(count * side != pixels for count, side, pixels in zip(grid, patch, size, strict=True)):
-            raise ConfigError(
-                f"image tower {self._name!r}: patches of {patch[0]} px do not divide {size[0]} x {size[1]} px; "
-                "change preprocess.size or the patch size"
-            )
-
-    def _grid(self, size: tuple[int, int], patches: int) -> tuple[int, int]:
-        """The shape of a map of so many patches; a CNN rounds each side up."""
-        if self._is_transformer():
-            rows, columns = self.model.patch_embed.grid_size
-            return int(rows), int(columns)
+    def _grid(self, size: Sequence[int], patches: int) -> tuple[int, int]:
+        """The shape of a list of so many patches."""
+        if self.patch_px is not None:
+            return size[0] // self.patch_px[0], size[1] // self.patch_px[1]
         rows = round((patches * size[0] / size[1]) ** 0.5)
         if rows == 0 or patches % rows:
             raise ConfigError(f"image tower {self._name!r}: no patch grid at {size[0]} x {size[1]} px")
         return rows, patches // rows
+
+
+def _create_for_any_size(name: str, **arguments: Any) -> nn.Module:
+    """A transformer that fits its position embeddings to the images it sees, where timm's class can do that."""
+    model: nn.Module
+    if "img_size" in arguments:
+        try:
+            model = timm.create_model(name, **({"dynamic_img_size": True} | arguments))
+            return model
+        except TypeError as error:
+            if "dynamic_img_size" not in str(error):
+                raise
+    model = timm.create_model(name, **arguments)
+    return model
+
+
+def _patterns(groups: Mapping[str, Any]) -> list[re.Pattern[str]]:
+    """What the names of blocks look like, of timm's rules for grouping parameters: (pattern, place) or pattern."""
+    rules: list[tuple[str, Any]] = []
+    for name, rule in groups.items():
+        if name != "stem" and rule is not None:
+            rules += [(rule, None)] if isinstance(rule, str) else rule
+    return [re.compile(pattern) for pattern, place in rules if place is None]
 
 
 def _set_aside_unused(model: nn.Module, output: Tensor) -> None:

@@ -34,14 +34,3 @@ class CheckpointError(VlpError):
 
 class BackendError(VlpError):
     """A missing library, weight file or device, named with the way to get it."""
-
-
-class Stopped(BaseException):
-    """Work that a signal ended in good order, with what was done saved; the command line exits with 128 + `number`.
-
-    No fault, and no `KeyboardInterrupt` either: libraries make something of their own of those.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by signal {number}")
-        self.number = number

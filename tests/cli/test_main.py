@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from vlp.cli.main import app, main
-from vlp.errors import Stopped, VlpError
+from vlp.errors import VlpError
+from vlp.train.signals import Stopped
 
 VERBS = {"ingest", "shards", "train", "evaluate", "report", "classify", "ground", "index", "config", "doctor", "demo"}
 Run = tuple[int, str, str]

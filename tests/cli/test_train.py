@@ -12,9 +12,10 @@ from tests.train.conftest import NUM_TRAIN, NUM_VAL, make_study, tiny_values
 from vlp.cli.train import train
 from vlp.config import dump, validate
 from vlp.data.writer import ShardWriter
-from vlp.errors import ConfigError, Stopped, VlpError
+from vlp.errors import ConfigError, VlpError
 from vlp.train.boundary import StepBoundary
 from vlp.train.config import TrainConfig
+from vlp.train.signals import Stopped
 
 app = typer.Typer()
 app.command()(train)

@@ -2,12 +2,16 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
+import time
 from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from vlp.data.loader import prepare_worker
 from vlp.data.transport import Parcel, Slabs, worker_death
 from vlp.errors import BackendError
 from vlp.tensors import Batch, ImageFeatures, Statements, Tokens
@@ -150,3 +154,41 @@ def test_batches_without_texts_or_padding_travel_too():
     empty = replace(batch, tokens=Tokens(ids=torch.zeros(0, 1).long(), mask=torch.zeros(0, 1).bool()))
     for sent in (batch, empty):
         assert same(pickle.loads(pickle.dumps(Parcel(sent))).open(), sent)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+def test_workers_end_with_a_training_process_that_is_killed(tmp_path):
+    """Else they would wait for ever for somebody to take what they made, and hold their memory."""
+    context = multiprocessing.get_context("fork")
+
+    def trains() -> None:
+        loader = _loaded(_Made(slabs=None), range(1000), workers=2)
+        loader.worker_init_fn = prepare_worker
+        batches = iter(loader)
+        next(batches)
+        workers = [str(worker.pid) for worker in batches._workers]
+        (tmp_path / "partial").write_text(" ".join(workers))
+        (tmp_path / "partial").rename(tmp_path / "workers")
+        time.sleep(60)
+
+    process = context.Process(target=trains)
+    process.start()
+    until = time.monotonic() + 30
+    while not (tmp_path / "workers").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    workers = [int(word) for word in (tmp_path / "workers").read_text().split()]
+    assert all(_lives(worker) for worker in workers)
+    process.kill()
+    process.join()
+    while any(_lives(worker) for worker in workers):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def _lives(number: int) -> bool:
+    try:
+        state = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"

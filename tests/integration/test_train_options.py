@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from tests.train.conftest import still_model, tiny_values, write_shards
 from vlp.config import validate
-from vlp.errors import CheckpointError, ConfigError, DataError, Stopped
+from vlp.errors import CheckpointError, ConfigError, DataError
 from vlp.model import checkpoint
 from vlp.model.model import VisionLanguageModel
 from vlp.train.boundary import StepBoundary
@@ -24,6 +24,7 @@ from vlp.train.config import TrainConfig
 from vlp.train.logbook import read_metrics
 from vlp.train.run import train
 from vlp.train.saving import store
+from vlp.train.signals import Stopped
 
 Values = dict[str, Any]
 CLOCK = {"images_per_s", "data_wait", "memory_gb"}

@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ class Projection:
     def __init__(self, fingerprint: str = "a" * 64) -> None:
         self.fingerprint = fingerprint
         self._matrix = np.random.default_rng(7).normal(size=(SIDE * SIDE, DIM))
+
+    def see(self, reader: Any, key: str, index: int = 0) -> np.ndarray:
+        return np.asarray(reader.image(key, index))
 
     def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
         return unit(np.stack([image.ravel() / 255.0 - 0.5 for image in images]) @ self._matrix)

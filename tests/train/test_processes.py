@@ -19,12 +19,13 @@ from safetensors.torch import load_file
 
 from vlp import log
 from vlp.config import dump, validate
-from vlp.errors import BackendError, ConfigError, Stopped
+from vlp.errors import BackendError, ConfigError
 from vlp.model import checkpoint
 from vlp.train.boundary import StepBoundary
 from vlp.train.config import TrainConfig
 from vlp.train.processes import Place, Processes, SlurmStep, ending_together, find_place, lost_others, standing_at
 from vlp.train.run import train
+from vlp.train.signals import Stopped
 
 Values = dict[str, Any]
 Run = Callable[[int, Callable[[int], None]], list[int | None]]

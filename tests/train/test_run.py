@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from vlp.config import load, validate
-from vlp.errors import BackendError, CheckpointError, ConfigError, DataError, Stopped
+from vlp.errors import BackendError, CheckpointError, ConfigError, DataError
 from vlp.model import checkpoint
 from vlp.train.boundary import StepBoundary
 from vlp.train.config import TrainConfig
 from vlp.train.logbook import summary
 from vlp.train.run import train
+from vlp.train.signals import Stopped
 
 Values = dict[str, Any]
 CLOCK = {"images_per_s", "data_wait", "memory_gb"}

@@ -16,7 +16,8 @@ from vlp.cli.ground import ground
 from vlp.cli.ingest import ingest
 from vlp.cli.report import report
 from vlp.cli.train import train
-from vlp.errors import Stopped, VlpError
+from vlp.errors import VlpError
+from vlp.train.signals import Stopped
 
 app = typer.Typer(
     name="vlp",

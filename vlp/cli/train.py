@@ -19,7 +19,7 @@ def train(
 
     The run folder (`output`) gets config.yaml, metrics.csv, log.txt and checkpoints/; checkpoints/final is the model.
     A run of another configuration in that folder is refused, with the keys that differ.  Ctrl+C, SIGTERM and SIGUSR1
-    end the step, save, and stop with exit status 130.
+    end the step, save, and stop with exit status 128 + the signal's number (130, 143, 138).
 
     Example: vlp train configs/train/demo.yaml max_minutes=2
     """

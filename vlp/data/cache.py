@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 
 from vlp.data.encoded import BadImageError, decode_for
 from vlp.data.reader import ShardReader
-from vlp.data.transforms import Preprocess, find_padding
+from vlp.data.transforms import Preprocess, SeenImage, find_padding
 from vlp.errors import DataError
 from vlp.tensors import Placement
 
@@ -20,8 +20,8 @@ def seen_image(
     *,
     preprocess: Preprocess,
     out: UInt8[np.ndarray, "rows columns"] | None = None,
-) -> tuple[UInt8[np.ndarray, "rows columns"], Placement, Bool[np.ndarray, "rows columns"] | None]:
-    """What the model sees of an image in a shard, as `Preprocess.apply` gives it: pixels, placement, padding.
+) -> SeenImage:
+    """What the model sees of an image in a shard.
 
     The one way from shards to the model: training and evaluation decode alike, no larger than the model needs.
 
@@ -57,7 +57,7 @@ class ImageCache:
         index: int,
         *,
         out: UInt8[np.ndarray, "rows columns"] | None = None,
-    ) -> tuple[UInt8[np.ndarray, "rows columns"], Placement, Bool[np.ndarray, "rows columns"] | None]:
+    ) -> SeenImage:
         """The image at the model's size, where its pixels went, and its padding.
 
         It lies in `out`, or else in the cache, where callers must not write to it.
@@ -67,12 +67,12 @@ class ImageCache:
             pixels, placement = found
             if out is not None:
                 out[:] = pixels
-            return pixels if out is None else out, placement, find_padding(placement)
+            return SeenImage(pixels if out is None else out, placement, find_padding(placement))
         pixels, placement, padding = seen_image(reader, key, index, preprocess=self._preprocess, out=out)
         if self.num_bytes + pixels.nbytes <= self._limit_bytes:
             self._images[key, index] = (pixels if out is None else pixels.copy()), placement
             self.num_bytes += pixels.nbytes
-        return pixels, placement, padding
+        return SeenImage(pixels, placement, padding)
 
     def fill(self, reader: ShardReader, images: Iterable[tuple[str, int]]) -> None:
         """Loads images ahead of time, so that forked workers share them; stops when the cache is full."""

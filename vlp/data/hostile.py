@@ -137,12 +137,24 @@ def max_bytes(suffix: str) -> int:
 def refuse_other(block: bytes, sample: Sample, suffix: str, *, where: str) -> None:
     """Raises a `DataError` unless `block`, 512 bytes before a member's place, is the header of that very member."""
     offset, size = sample.members[suffix]
+    if _is_plainly(block, name=f"{sample.key}.{suffix}", size=size):
+        return  # nearly always, and a fifth of the time that reading it in full takes
     try:
         wrong = differs(parse_header(block, offset=offset), name=f"{sample.key}.{suffix}", size=size)
     except DataError as error:
         raise DataError(f"{where}: before its {suffix}: {error}") from None
     if wrong is not None:
         raise DataError(f"{where}: at the place of its {suffix} lies {wrong}")
+
+
+def _is_plainly(block: bytes, *, name: str, size: int) -> bool:
+    """Whether a header says this name, this size and "a file" in the very bytes that our writer uses."""
+    return (
+        block[:100] == name.encode().ljust(100, b"\0")
+        and block[124:135] == b"%011o" % size
+        and block[156:157] == b"0"
+        and not block[345]
+    )
 
 
 def differs(found: Member, *, name: str, size: int) -> str | None:

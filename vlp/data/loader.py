@@ -4,8 +4,11 @@ One item of the data set is one whole batch, so the sampler is plain arithmetic 
 later number, and a batch depends on (seed, epoch, position, rank, world) alone.
 """
 
+import ctypes
 import gc
 import os
+import signal
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -30,10 +33,21 @@ from vlp.data.transport import Parcel, Slabs, worker_death
 from vlp.errors import ConfigError, DataError, VlpError
 from vlp.records import Split
 
-__all__ = ["BatchLoader", "LoaderConfig", "default_workers", "make_loader", "num_batches", "select"]
+__all__ = [
+    "BatchLoader",
+    "LoaderConfig",
+    "default_workers",
+    "make_loader",
+    "num_batches",
+    "plan_epoch",
+    "prepare_worker",
+    "select",
+]
 
 _REPORTS_COUNTED = 2000
 """Reports whose tokens are counted before the first epoch, spread over the split: enough to say how many are cut."""
+_PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal a process gets when the thread that started it ends."""
 _logger = log.get_logger(__name__)
 
 
@@ -75,8 +89,28 @@ def num_batches(reader: ShardReader, *, split: Split, config: LoaderConfig, worl
     Raises:
         DataError: if the split has no usable study, or fewer than there are processes.
     """
+    return plan_epoch(reader, split=split, config=config, world=world, train=train).num_steps
+
+
+def plan_epoch(
+    reader: ShardReader,
+    *,
+    split: Split,
+    config: LoaderConfig,
+    world: int = 1,
+    train: bool = True,
+    epoch: int = 0,
+    consumed: int = 0,
+) -> Epoch:
+    """The plan that `make_loader` follows with the same arguments.
+
+    Raises:
+        DataError: if the split has no usable study, or fewer than there are processes.
+    """
     selection = select(reader, split=split, config=config, train=train)
-    return _plan(reader, selection, split=split, config=config, train=train, world=world).num_steps
+    return _plan(
+        reader, selection, split=split, config=config, train=train, world=world, epoch=epoch, consumed=consumed
+    )
 
 
 def default_workers(*, processors: int | None = None, processes: int = 1, on_gpu: bool) -> int:
@@ -184,7 +218,7 @@ class BatchLoader(DataLoader):
             num_workers=workers,
             prefetch_factor=prefetch if workers else None,
             collate_fn=_as_it_is,
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=prepare_worker,
             pin_memory=pin,
             # A generator of its own: else starting an epoch would advance the global one that dropout draws from.
             generator=torch.Generator().manual_seed(0),
@@ -295,6 +329,14 @@ def _as_it_is(item: Any) -> Any:
     return item
 
 
-def _prepare_worker(worker: int) -> None:
+def prepare_worker(worker: int) -> None:
+    """What every process that decodes ahead begins with."""
+    _end_with_parent()
     gc.freeze()  # what was there before the fork is never garbage here, and looking at it would copy its pages
     cv2.setNumThreads(0)  # workers are the parallelism; more threads would fight over the same cores
+
+
+def _end_with_parent() -> None:
+    """A worker whose training process is killed would wait for ever for somebody to take its batches."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

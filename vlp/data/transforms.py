@@ -6,7 +6,7 @@ Nothing here mirrors an image: left and right are language.
 import os
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,17 @@ from vlp.tensors import Placement
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class SeenImage(NamedTuple):
+    """An image as the model sees it."""
+
+    pixels: UInt8[np.ndarray, "rows columns"]
+    """At the model's size."""
+    placement: Placement
+    """Where the pixels of the original went."""
+    padding: Bool[np.ndarray, "rows columns"] | None
+    """True where there is padding; None: nowhere."""
 
 
 class Preprocess(Config):
@@ -50,12 +61,8 @@ class Preprocess(Config):
         *,
         stored: tuple[int, int] | None = None,
         out: UInt8[np.ndarray, "model_rows model_columns"] | None = None,
-    ) -> tuple[
-        UInt8[np.ndarray, "model_rows model_columns"],
-        Placement,
-        Bool[np.ndarray, "model_rows model_columns"] | None,
-    ]:
-        """The image at the model's size, where its pixels went, and True where there is padding (None: nowhere).
+    ) -> SeenImage:
+        """The image at the model's size.
 
         Args:
             pixels: The image.
@@ -67,16 +74,18 @@ class Preprocess(Config):
         rows, columns = self.rows_columns
         (new_rows, new_columns), (top, left) = fitting.size, fitting.corner
         if fitting.size == (rows, columns):
-            return _resize(pixels, new_rows, new_columns, fitting.interpolation, out), fitting.placement, None
+            return SeenImage(
+                _resize(pixels, new_rows, new_columns, fitting.interpolation, out), fitting.placement, None
+            )
         seen = np.empty((rows, columns), dtype=np.uint8) if out is None else out
         if self.fit == "crop":
             resized = _resize(pixels, new_rows, new_columns, fitting.interpolation)
             seen[:] = resized[-top : -top + rows, -left : -left + columns]
-            return seen, fitting.placement, None
+            return SeenImage(seen, fitting.placement, None)
         seen[:] = 0
         inside = seen[top : top + new_rows, left : left + new_columns]
         _resize(pixels, new_rows, new_columns, fitting.interpolation, inside)
-        return seen, fitting.placement, find_padding(fitting.placement)
+        return SeenImage(seen, fitting.placement, find_padding(fitting.placement))
 
 
 class Augment(Config):

@@ -96,7 +96,7 @@ def _answer(
     pixels = reader.image(key, index)
     rows, columns = pixels.shape
     truth = true_mask(study.regions, finding=finding, image=study.images[index].id, rows=rows, columns=columns)
-    features, placements = engine.features([pixels])
+    features, placements = engine.features([engine.see(reader, key, index)])
     values = placements[0].map_to_original(questions.maps(engine, features, finding)[0])
     asked, descriptors = questions.findings, questions.descriptors
     evidence = weigh(engine, features, asked, descriptors=descriptors, prompts=config.prompts).diagnoses()[0]

@@ -196,7 +196,7 @@ class _Look:
 
 def _look(engine: "Engine", reader: ShardReader, jobs: list[Job]) -> _Look:
     places = [(number, index) for number, job in enumerate(jobs) for index in job.images]
-    features, placements = engine.features([reader.image(jobs[number].key, index) for number, index in places])
+    features, placements = engine.features([engine.see(reader, jobs[number].key, index) for number, index in places])
     return _Look(engine=engine, jobs=jobs, places=places, features=features, placements=placements)
 
 

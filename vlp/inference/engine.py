@@ -15,6 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from vlp.data.cache import seen_image
+from vlp.data.reader import ShardReader
+from vlp.data.transforms import SeenImage
 from vlp.errors import BackendError, CheckpointError, DataError
 from vlp.inference import classify as classification
 from vlp.inference import ground as grounding
@@ -91,6 +94,14 @@ class Engine:
         entry = self.card.get("grounding")
         value = entry.get("threshold") if isinstance(entry, dict) else None
         return float(value) if isinstance(value, int | float) else None
+
+    def see(self, reader: ShardReader, key: str, index: int = 0) -> SeenImage:
+        """An image of a study in shards, decoded as it was for training; any call that takes images takes it.
+
+        Raises:
+            DataError: if there is no such image, or it cannot be read.
+        """
+        return seen_image(reader, key, index, preprocess=self.model.config.preprocess)
 
     def features(self, images: Sequence[Picture]) -> tuple[ImageFeatures, tuple[Placement, ...]]:
         """Features of the images and where their pixels went.
@@ -206,15 +217,15 @@ class Engine:
 
     def _encoded(self, images: Sequence[Picture]) -> Iterator[tuple[ImageFeatures, tuple[Placement, ...]]]:
         for start in _told(range(0, len(images), self._batch_images), "images through the model"):
-            prepared = [
-                self.model.config.preprocess.apply(pixels_of(image))
-                for image in images[start : start + self._batch_images]
-            ]
-            seen = torch.from_numpy(np.stack([pixels for pixels, _, _ in prepared]))[:, None].to(self.device)
-            padding = stack_padding([mask for _, _, mask in prepared])
+            prepared = [self._seen(image) for image in images[start : start + self._batch_images]]
+            seen = torch.from_numpy(np.stack([image.pixels for image in prepared]))[:, None].to(self.device)
+            padding = stack_padding([image.padding for image in prepared])
             with torch.inference_mode():
                 features = self.model.encode_images(seen, padding=None if padding is None else padding.to(self.device))
-            yield features, tuple(placement for _, placement, _ in prepared)
+            yield features, tuple(image.placement for image in prepared)
+
+    def _seen(self, image: Picture) -> SeenImage:
+        return image if isinstance(image, SeenImage) else self.model.config.preprocess.apply(pixels_of(image))
 
     def _text_features(self, texts: Sequence[str]) -> TextFeatures:
         if isinstance(texts, str) or not texts:

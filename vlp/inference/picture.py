@@ -6,14 +6,15 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import UInt8
 
+from vlp.data.transforms import SeenImage
 from vlp.errors import DataError
 from vlp.ingest import read_image
 
-Picture: TypeAlias = Path | str | np.ndarray
-"""A file, or pixels [rows columns] as uint8 with bone bright."""
+Picture: TypeAlias = Path | str | np.ndarray | SeenImage
+"""A file; pixels [rows columns] as uint8 with bone bright; or what `Engine.see` takes from a shard."""
 
 
-def pixels_of(image: Picture) -> UInt8[np.ndarray, "rows columns"]:
+def pixels_of(image: Path | str | np.ndarray) -> UInt8[np.ndarray, "rows columns"]:
     """The pixels of a file, or those that were handed in.
 
     Raises:

@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 import vlp
 from vlp.config import Config
 from vlp.data.reader import ShardReader
+from vlp.data.transforms import SeenImage
 from vlp.errors import BackendError, DataError
 from vlp.log import get_logger, progress
 from vlp.records import Certainty, Split, Study, View
@@ -195,12 +196,12 @@ def open_index(path: Path | str) -> Index:
 def _embedded(engine: "Engine", reader: ShardReader, keys: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]:
     rows: list[dict[str, Any]] = []
     vectors: list[np.ndarray] = []
-    waiting: list[np.ndarray] = []
+    waiting: list[SeenImage] = []
     for key in progress(keys, description="embedding", unit="studies"):
         study = reader.study(key)
         for image in range(reader.num_images(key)):
             rows.append(_case(key, image, study))
-            waiting.append(reader.image(key, image))
+            waiting.append(engine.see(reader, key, image))
         if len(waiting) >= _BATCH_IMAGES or key == keys[-1]:
             vectors.append(engine.embed(waiting))
             waiting = []

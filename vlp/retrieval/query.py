@@ -66,7 +66,7 @@ def by_key(
     if engine is None or reader is None:
         raise DataError("the index holds no study with this key; give the shards it lies in (--shards)")
     study = reader.study(key)
-    return _of_image(index.search(engine.embed([reader.image(key, 0)])[0], k=k, exclude_person=study.person.id))
+    return _of_image(index.search(engine.embed([engine.see(reader, key)])[0], k=k, exclude_person=study.person.id))
 
 
 def require_same_model(index: Index, engine: "Engine") -> None:

@@ -77,10 +77,10 @@ class TrainConfig(Config):
     devices: PositiveInt = 1
     """Processes on each node, one for each GPU (or several on a CPU).  Each takes `loader.batch_studies` studies a
     step; the loss and its gradient are those of all of them as one batch.  This program starts them by itself; under
-    torchrun, say as many as it started."""
+    torchrun, say as many as it started; on Slurm, slurm/train.sbatch says it."""
     nodes: PositiveInt = 1
     """Machines; the run folder and the shards must be the same on all.  Start the same command on each, with
-    torchrun, or with NODE_RANK, MASTER_ADDR and MASTER_PORT set."""
+    torchrun, or with NODE_RANK, MASTER_ADDR and MASTER_PORT set; or submit slurm/train.sbatch."""
     strategy: StrategyName = "ddp"
     """How several processes hold the model: each all of it (ddp), or each a share of weights and optimizer (fsdp, for
     towers that do not fit on one device).  Loss and gradient are the same."""

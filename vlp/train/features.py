@@ -6,13 +6,12 @@ Without augmentation a frozen tower says the same of an image in every epoch.  W
 
 import hashlib
 import json
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
@@ -24,7 +23,7 @@ from vlp import log
 from vlp.config import Config
 from vlp.data.cache import seen_image
 from vlp.data.feature_store import FeatureHeader, FeatureStore, FeatureType, FeatureWriter, Place
-from vlp.data.loader import LoaderConfig, select
+from vlp.data.loader import LoaderConfig, prepare_worker, select
 from vlp.data.reader import ShardReader
 from vlp.data.transforms import Preprocess
 from vlp.errors import ConfigError, VlpError
@@ -32,7 +31,8 @@ from vlp.model.model import VisionLanguageModel
 from vlp.records import Split
 from vlp.tensors import ImageFeatures, stack_padding
 from vlp.train.processes import Processes
-from vlp.train.signals import STOP_SIGNALS, StopFlag
+from vlp.train.signals import StopFlag
+from vlp.train.stream import deaf_worker
 
 _logger = log.get_logger(__name__)
 
@@ -223,7 +223,7 @@ def _fill(
             batch_size=None,
             num_workers=workers,
             collate_fn=_as_it_is,
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=partial(deaf_worker, prepare=prepare_worker),
             generator=torch.Generator().manual_seed(0),  # else the global one moves, which dropout draws from
         )
     )
@@ -276,9 +276,3 @@ def _autocast(device: torch.device, precision: str) -> torch.autocast:
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _prepare_worker(worker: int) -> None:
-    cv2.setNumThreads(0)  # workers are the parallelism
-    for number in STOP_SIGNALS:  # a scheduler signals every process of a job; this one's end is not its to decide
-        signal.signal(number, signal.SIG_IGN)

@@ -11,9 +11,9 @@ from vlp import log
 from vlp.config import dump
 from vlp.data import overlap
 from vlp.data.joint import describe_difference, digests, open_archives
-from vlp.data.loader import num_batches
+from vlp.data.loader import num_batches, plan_epoch
 from vlp.data.reader import ShardReader
-from vlp.errors import DataError, Stopped
+from vlp.errors import DataError
 from vlp.model import checkpoint
 from vlp.model.model import VisionLanguageModel, build
 from vlp.train import validate
@@ -32,8 +32,8 @@ from vlp.train.resume import Start, find_start, refuse_other
 from vlp.train.saving.lock import RunLock
 from vlp.train.saving.state import Progress, describe_versions, versions
 from vlp.train.saving.store import CheckpointStore, RetainConfig
-from vlp.train.signals import StopFlag
-from vlp.train.stream import BatchStream, plan_epoch
+from vlp.train.signals import StopFlag, Stopped
+from vlp.train.stream import BatchStream
 from vlp.train.tensorboard_log import TensorboardLog
 from vlp.train.trainer import (
     make_trainer,

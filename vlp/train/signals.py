@@ -13,6 +13,17 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 """A scheduler's notice (TERM, USR1) and a person's Ctrl+C."""
 
 
+class Stopped(BaseException):
+    """Work that a signal ended in good order, with what was done saved; the command line exits with 128 + `number`.
+
+    No fault, and no `KeyboardInterrupt` either: libraries make something of their own of those.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number}")
+        self.number = number
+
+
 class StopFlag:
     """Remembers the first stop signal that came."""
 

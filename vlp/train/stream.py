@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from functools import partial
 
 from vlp.data.feature_store import FeatureStore
-from vlp.data.joint import layout_of
-from vlp.data.loader import LoaderConfig, make_loader, select
-from vlp.data.order import Epoch
+from vlp.data.loader import LoaderConfig, make_loader
 from vlp.data.reader import ShardReader
 from vlp.data.tokens import Tokenizer
 from vlp.data.transforms import Preprocess
-from vlp.records import Split
 from vlp.tensors import Batch
 from vlp.train.signals import STOP_SIGNALS
 
@@ -61,22 +58,12 @@ class BatchStream:
             features=self.features,
         )
         # A scheduler signals every process of a job; workers that died of it would take the run with them.
-        loader.worker_init_fn = partial(_deaf_worker, prepare=loader.worker_init_fn)
+        loader.worker_init_fn = partial(deaf_worker, prepare=loader.worker_init_fn)
         yield from loader
 
 
-def plan_epoch(
-    reader: ShardReader, *, split: Split, config: LoaderConfig, world: int, epoch: int, consumed: int
-) -> Epoch:
-    """The plan that `make_loader` follows."""
-    keys = reader.keys(split)
-    chosen = select(reader, split=split, config=config, train=True).indices
-    layout = layout_of(reader, [keys[index] for index in chosen])
-    return Epoch(layout=layout, batch=config.batch_studies, world=world, seed=config.seed, epoch=epoch,
-                 consumed=consumed)  # fmt: skip
-
-
-def _deaf_worker(worker: int, *, prepare: Callable[[int], None] | None) -> None:
+def deaf_worker(worker: int, *, prepare: Callable[[int], None] | None) -> None:
+    """Prepares a worker that does not hear stop signals: whoever trains decides when it ends."""
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if prepare is not None:

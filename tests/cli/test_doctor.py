@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from vlp.cli import doctor as examination
 from vlp.cli.doctor import PACKAGES, doctor
 from vlp.errors import ConfigError
-from vlp.train.preflight import Preflight
+from vlp.train.watching.preflight import Preflight
 
 Usage = namedtuple("Usage", "total used free")
 app = typer.Typer()
@@ -81,7 +81,7 @@ SMOKE = Path(__file__).parents[2] / "configs" / "train" / "demo.smoke.yaml"
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The configurations that were tried; what comes of it may be replaced."""
     configs: list[Any] = []
-    monkeypatch.setattr("vlp.train.preflight.examine", lambda config: configs.append(config) or FOUND)
+    monkeypatch.setattr("vlp.train.watching.preflight.examine", lambda config: configs.append(config) or FOUND)
     return configs
 
 
@@ -98,7 +98,7 @@ def test_a_training_that_fits(tried: list[Any]) -> None:
 
 def test_a_training_that_does_not_fit(tried: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     short = replace(FOUND, peak_bytes=None, micro_batch=4)
-    monkeypatch.setattr("vlp.train.preflight.examine", lambda config: short)
+    monkeypatch.setattr("vlp.train.watching.preflight.examine", lambda config: short)
     done = CliRunner().invoke(app, ["--train", str(SMOKE)])
     assert done.exit_code == 1
     assert "try micro_batch=4" in done.stdout

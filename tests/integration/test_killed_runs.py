@@ -18,8 +18,8 @@ from tests.train.conftest import NUM_TRAIN, tiny_values, write_shards
 from vlp.config import validate
 from vlp.train.boundary import StepBoundary
 from vlp.train.config import TrainConfig
-from vlp.train.logbook import read_metrics
 from vlp.train.run import train
+from vlp.train.watching.logbook import read_metrics
 
 Values = dict[str, Any]
 CLOCK = {"images_per_s", "data_wait", "memory_gb"}

@@ -5,6 +5,8 @@ import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,16 @@ import torch
 from safetensors.torch import load_file
 
 from tests.train.conftest import still_model, tiny_values, write_shards
-from vlp.config import validate
+from vlp.config import dump, validate
 from vlp.errors import CheckpointError, ConfigError, DataError
 from vlp.model import checkpoint
 from vlp.model.model import VisionLanguageModel
 from vlp.train.boundary import StepBoundary
 from vlp.train.config import TrainConfig
-from vlp.train.logbook import read_metrics
 from vlp.train.run import train
 from vlp.train.saving import store
 from vlp.train.signals import Stopped
+from vlp.train.watching.logbook import read_metrics
 
 Values = dict[str, Any]
 CLOCK = {"images_per_s", "data_wait", "memory_gb"}
@@ -195,3 +197,17 @@ def test_two_archives_are_trained_on_as_one_and_weights_say_how_often(values: Va
     shutil.rmtree(folder / "checkpoints" / "final")
     with pytest.raises(DataError, match=r"not the shards this run began with.*other is missing"):
         run(values, shards=both[:1], max_steps=8)
+
+
+def test_a_run_that_fails_with_workers_ends_at_once(values: Values, tmp_path: Path) -> None:
+    """Workers hear no SIGTERM, which is how Python asks them to end."""
+    loader = values["loader"] | {"workers": 2, "augment": {}}
+    (tmp_path / "config.yaml").write_text(dump(validate(TrainConfig, values | {"loader": loader}, where="test")))
+    program = (
+        "import sys; from vlp.train.boundary import StepBoundary; from vlp.cli.main import main\n"
+        "StepBoundary.on_train_batch_end = lambda *arguments: 1 / 0\n"
+        f"sys.argv = ['vlp', 'train', {str(tmp_path / 'config.yaml')!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.slurm.cluster import ROOT, Cluster, Job, until
 from vlp.config import validate
 from vlp.ingest.pipeline import IngestConfig, ingest
-from vlp.train.logbook import read_metrics
+from vlp.train.watching.logbook import read_metrics
 
 CLOCK = {"images_per_s", "data_wait", "memory_gb"}
 CONFIG = "configs/train/radzero.smoke.yaml"

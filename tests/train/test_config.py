@@ -15,8 +15,8 @@ import pytest
 from vlp.config import dump, load, validate
 from vlp.errors import ConfigError
 from vlp.train.config import TrainConfig
-from vlp.train.logbook import read_metrics, summary
 from vlp.train.run import train
+from vlp.train.watching.logbook import read_metrics, summary
 
 FOLDER = Path(__file__).parents[2] / "configs" / "train"
 SMOKE = sorted(FOLDER.glob("*.smoke.yaml"))

@@ -17,9 +17,9 @@ from vlp.errors import BackendError, CheckpointError, ConfigError, DataError
 from vlp.model import checkpoint
 from vlp.train.boundary import StepBoundary
 from vlp.train.config import TrainConfig
-from vlp.train.logbook import summary
 from vlp.train.run import train
 from vlp.train.signals import Stopped
+from vlp.train.watching.logbook import summary
 
 Values = dict[str, Any]
 CLOCK = {"images_per_s", "data_wait", "memory_gb"}

@@ -89,7 +89,7 @@ def _training(path: Path, overrides: list[str]) -> tuple[list[Finding], dict[str
     """What a dry run of a training says, in lines and in numbers."""
     from vlp.config import load
     from vlp.train.config import TrainConfig
-    from vlp.train.preflight import examine
+    from vlp.train.watching.preflight import examine
 
     found = examine(load(TrainConfig, path, overrides))
     findings = [Finding(**check._asdict()) for check in found.checks]

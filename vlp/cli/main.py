@@ -52,6 +52,8 @@ def main() -> None:
     # Nothing is fetched or reported behind a person's back.
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("WANDB_MODE", "offline")
+    # Threads that wait for work sleep; by default they spin, and take the core from a worker that decodes.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     log.configure()
     try:
         app()

@@ -44,7 +44,7 @@ def report(
 
 
 def _draw(run: Path, *, beside: bool) -> dict[str, object]:
-    from vlp.train.page import draw
+    from vlp.train.watching.page import draw
 
     return draw(run, name="training" if beside else "report")
 

@@ -26,8 +26,8 @@ def train(
     from vlp import log
     from vlp.config import load
     from vlp.train.config import TrainConfig
-    from vlp.train.logbook import summary
     from vlp.train.run import train as train_run
+    from vlp.train.watching.logbook import summary
 
     run = train_run(load(TrainConfig, path, overrides or []))
     if log.rank() != 0:

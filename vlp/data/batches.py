@@ -114,6 +114,8 @@ class Batches(Dataset):
         self._features = features
         self._size = preprocess.rows_columns if features is None else (0, 0)
         self._augment = config.augment if train else None
+        if self._augment is not None:
+            self._augment.prepare()
         self._flips = config.flips if train else None
         self._cache = cache_of(reader, preprocess, limit_bytes=config.cache_bytes)
         self._now = _Visits(plan, rank)

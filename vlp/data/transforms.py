@@ -116,6 +116,10 @@ class Augment(Config):
         matrix = tuple(tuple(float(value) for value in row) for row in steps[:2])
         return changed, Placement(original=placement.original, model=placement.model, matrix=matrix)  # type: ignore[arg-type]
 
+    def prepare(self) -> None:
+        """Imports the library that makes the changes; before workers are forked, since not all bear it afterwards."""
+        _compose(self)
+
     def change(
         self, seen: UInt8[np.ndarray, "rows columns"], rng: np.random.Generator
     ) -> tuple[UInt8[np.ndarray, "rows columns"], Float[np.ndarray, "3 3"]]:

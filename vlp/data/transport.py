@@ -81,7 +81,7 @@ class Parcel:
 
     def open(self) -> Batch:
         """The batch, in memory of its own."""
-        return self._unpacked(keep=Tensor.clone)
+        return self._unpacked(keep=_copied)
 
     def pin_memory(self) -> "Parcel":
         """The same in page-locked memory; for the loader's own thread, which copies every batch there."""
@@ -109,6 +109,11 @@ def worker_death(error: RuntimeError) -> BackendError | None:
         f"a worker of the loader {how}; most often memory or /dev/shm ran out: take fewer loader.workers, a smaller "
         "loader.prefetch or loader.cache_bytes, or ask for more memory (docker run --shm-size=8g)"
     )
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    # Not `clone`: torch's threads would copy, and then spin for work on the cores that workers decode on.
+    return torch.from_numpy(tensor.numpy().copy())
 
 
 class _Place(NamedTuple):

@@ -11,18 +11,18 @@ from vlp import log
 from vlp.errors import ConfigError, DataError
 from vlp.tensors import Batch
 from vlp.train.config import TrainConfig
-from vlp.train.display import Display
 from vlp.train.folder import RunFolder
 from vlp.train.guard import Guard
-from vlp.train.keeper import Keeper
-from vlp.train.logbook import Logbook
-from vlp.train.memory import peak_gb
 from vlp.train.module import PretrainingModule, diverged
 from vlp.train.processes import Place, Processes
+from vlp.train.saving.keeper import Keeper
 from vlp.train.saving.state import Progress
 from vlp.train.signals import StopFlag
 from vlp.train.validate import ZeroShotCheck
-from vlp.train.watchdog import Watchdog
+from vlp.train.watching.display import Display
+from vlp.train.watching.logbook import Logbook
+from vlp.train.watching.memory import peak_gb
+from vlp.train.watching.watchdog import Watchdog
 
 _FLUSH_EVERY = 20
 """Steps between writes of metrics.csv."""

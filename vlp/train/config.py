@@ -12,18 +12,18 @@ from vlp.data.loader import LoaderConfig
 from vlp.model.model import ModelConfig
 from vlp.objectives import AnyObjective
 from vlp.objectives.positives import PositivesConfig, TextWeights
-from vlp.train.averaging import AveragingConfig
-from vlp.train.compiling import ChannelsLast
-from vlp.train.features import FeatureCacheConfig
 from vlp.train.guard import GuardConfig
 from vlp.train.optimizer import OptimizerConfig, ScheduleConfig
-from vlp.train.resolution import ResolutionStages
 from vlp.train.saving.store import RetainConfig
-from vlp.train.sharding import StrategyName
+from vlp.train.scale.averaging import AveragingConfig
+from vlp.train.scale.compiling import ChannelsLast
+from vlp.train.scale.features import FeatureCacheConfig
+from vlp.train.scale.resolution import ResolutionStages
+from vlp.train.scale.sharding import StrategyName
 from vlp.train.terms import HardNegativesConfig, TermConfig
 from vlp.train.validate import ZeroShotConfig
-from vlp.train.wandb_log import WandbConfig
-from vlp.train.watchdog import WatchdogConfig
+from vlp.train.watching.wandb_log import WandbConfig
+from vlp.train.watching.watchdog import WatchdogConfig
 
 
 class TrainConfig(Config):

@@ -20,10 +20,10 @@ from vlp.tensors import Batch, ImageFeatures, TextFeatures
 from vlp.train.config import TrainConfig
 from vlp.train.gather import Joined, gather_texts
 from vlp.train.guard import is_finite
-from vlp.train.micro import encode_images, encode_texts, number_of_parts
 from vlp.train.optimizer import make_optimizer, set_lr
-from vlp.train.resolution import shrink, size_at
-from vlp.train.sharding import clip_gradients
+from vlp.train.scale.micro import encode_images, encode_texts, number_of_parts
+from vlp.train.scale.resolution import shrink, size_at
+from vlp.train.scale.sharding import clip_gradients
 from vlp.train.terms import SHARES, PairRules, make_pairs, pair_shares, pooled_logits, view_pairs
 
 

@@ -13,28 +13,26 @@ from vlp.data import overlap
 from vlp.data.joint import describe_difference, digests, open_archives
 from vlp.data.loader import num_batches, plan_epoch
 from vlp.data.reader import ShardReader
+from vlp.data.transport import worker_death
 from vlp.errors import DataError
 from vlp.model import checkpoint
 from vlp.model.model import VisionLanguageModel, build
 from vlp.train import validate
 from vlp.train.boundary import COLUMNS, Instruments, StepBoundary, reason_to_finish
-from vlp.train.card import make_card
 from vlp.train.config import TrainConfig
-from vlp.train.display import Display
-from vlp.train.features import ensure_features, refuse_features
 from vlp.train.folder import RunFolder, logging_to, write_text
-from vlp.train.keeper import Keeper
-from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, Sink, note_start
 from vlp.train.module import PretrainingModule
 from vlp.train.processes import Place, Processes, ending_together, find_place, standing_at
-from vlp.train.resolution import check_stages
-from vlp.train.resume import Start, find_start, refuse_other
+from vlp.train.saving.card import make_card
+from vlp.train.saving.keeper import Keeper
 from vlp.train.saving.lock import RunLock
+from vlp.train.saving.resume import Start, find_start, refuse_other
 from vlp.train.saving.state import Progress, describe_versions, versions
 from vlp.train.saving.store import CheckpointStore, RetainConfig
+from vlp.train.scale.features import ensure_features, refuse_features
+from vlp.train.scale.resolution import check_stages
 from vlp.train.signals import StopFlag, Stopped
 from vlp.train.stream import BatchStream
-from vlp.train.tensorboard_log import TensorboardLog
 from vlp.train.trainer import (
     make_trainer,
     num_workers,
@@ -45,8 +43,11 @@ from vlp.train.trainer import (
     threads,
     uses_gpu,
 )
-from vlp.train.wandb_log import WandbLog
-from vlp.train.watchdog import Watchdog
+from vlp.train.watching.display import Display
+from vlp.train.watching.logbook import Logbook, MetricsFile, SamplesFile, Sink, note_start
+from vlp.train.watching.tensorboard_log import TensorboardLog
+from vlp.train.watching.wandb_log import WandbLog
+from vlp.train.watching.watchdog import Watchdog
 
 _logger = log.get_logger(__name__)
 
@@ -72,6 +73,8 @@ def train(config: TrainConfig) -> Path:
         place = find_place(devices=config.devices, nodes=config.nodes)
         with standing_at(place):
             return _train(config, place)
+    except RuntimeError as error:  # torch says so from a signal handler: it can come out of any line
+        raise worker_death(error) or error from None
     except OSError as error:
         raise DataError(f"{config.output}: the run cannot be read or written: {error.strerror or error}") from None
 

@@ -1,5 +1,7 @@
 """The batches of a run, epoch after epoch, from any point on."""
 
+import atexit
+import multiprocessing
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -60,6 +62,15 @@ class BatchStream:
         # A scheduler signals every process of a job; workers that died of it would take the run with them.
         loader.worker_init_fn = partial(deaf_worker, prepare=loader.worker_init_fn)
         yield from loader
+
+
+def _end_workers() -> None:
+    """Kills what is left of workers where a run ended in an error: they do not hear how Python asks them to end."""
+    for worker in multiprocessing.active_children():
+        worker.kill()
+
+
+atexit.register(_end_workers)
 
 
 def deaf_worker(worker: int, *, prepare: Callable[[int], None] | None) -> None:

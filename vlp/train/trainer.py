@@ -16,11 +16,11 @@ from vlp import log
 from vlp.data.loader import default_workers
 from vlp.errors import BackendError, ConfigError
 from vlp.model.model import VisionLanguageModel
-from vlp.train.compiling import compile_towers, lay_out
 from vlp.train.config import TrainConfig
 from vlp.train.module import PretrainingModule
 from vlp.train.processes import Place
-from vlp.train.sharding import make_strategy
+from vlp.train.scale.compiling import compile_towers, lay_out
+from vlp.train.scale.sharding import make_strategy
 
 _NAMED = 3
 """Idle parameters that are named in the log."""

@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 
 from vlp.errors import BackendError
-from vlp.train.logbook import Logbook, MetricsFile, SamplesFile
-from vlp.train.tensorboard_log import TensorboardLog
+from vlp.train.watching.logbook import Logbook, MetricsFile, SamplesFile
+from vlp.train.watching.tensorboard_log import TensorboardLog
 
 
 def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:

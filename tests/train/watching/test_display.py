@@ -3,8 +3,8 @@ import logging
 import pytest
 import torch
 
-from vlp.train import display
-from vlp.train.display import Display
+from vlp.train.watching import display
+from vlp.train.watching.display import Display
 
 
 class Unread:

@@ -7,7 +7,7 @@ import torch
 from vlp.config import dump, validate
 from vlp.errors import CheckpointError, ConfigError
 from vlp.train.config import TrainConfig
-from vlp.train.resume import find_start, refuse_other
+from vlp.train.saving.resume import find_start, refuse_other
 from vlp.train.saving.state import Progress, write_state
 from vlp.train.saving.store import CheckpointStore, RetainConfig
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from vlp.config import validate
 from vlp.data import open_shards
-from vlp.train.card import make_card
 from vlp.train.config import TrainConfig
+from vlp.train.saving.card import make_card
 from vlp.train.saving.state import Progress
 
 

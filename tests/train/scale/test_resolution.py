@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from vlp.errors import ConfigError
 from vlp.model.towers import TimmTowerConfig
-from vlp.train.resolution import ResolutionStage, ResolutionStages, check_stages, shrink, size_at
+from vlp.train.scale.resolution import ResolutionStage, ResolutionStages, check_stages, shrink, size_at
 
 STAGES = (ResolutionStage(until=0.25, size=128), ResolutionStage(until=0.5, size=(160, 192)))
 

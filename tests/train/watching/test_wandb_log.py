@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from vlp.errors import BackendError
-from vlp.train.wandb_log import WandbConfig, WandbLog
+from vlp.train.watching.wandb_log import WandbConfig, WandbLog
 
 
 class Wandb(SimpleNamespace):

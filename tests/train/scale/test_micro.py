@@ -16,8 +16,8 @@ from vlp.data.loader import make_loader
 from vlp.model.model import build
 from vlp.tensors import Batch, Tokens
 from vlp.train.config import TrainConfig
-from vlp.train.micro import encode_images, encode_texts, number_of_parts
 from vlp.train.module import PretrainingModule
+from vlp.train.scale.micro import encode_images, encode_texts, number_of_parts
 
 
 def config_of(values: dict[str, Any], **changes: Any) -> TrainConfig:

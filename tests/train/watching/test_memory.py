@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from vlp.train.memory import peak_gb
+from vlp.train.watching.memory import peak_gb
 
 
 def test_a_process_on_a_cpu_says_what_it_holds() -> None:

@@ -16,7 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from vlp.config import read_values
 from vlp.errors import DataError
 from vlp.train.folder import RunFolder, write_text
-from vlp.train.logbook import read_metrics, summary
+from vlp.train.watching.logbook import read_metrics, summary
 
 TEMPLATE = Path(__file__).with_name("page.html")
 PICTURE = "training.png"

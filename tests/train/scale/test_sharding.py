@@ -14,6 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
+from tests.train.conftest import as_config
 from vlp.data import open_shards
 from vlp.data.loader import make_loader
 from vlp.errors import ConfigError
@@ -23,7 +24,7 @@ from vlp.train.config import TrainConfig
 from vlp.train.module import PretrainingModule
 from vlp.train.optimizer import make_optimizer
 from vlp.train.processes import find_place
-from vlp.train.sharding import (
+from vlp.train.scale.sharding import (
     ShardedStrategy,
     average_gradients,
     clip_gradients,
@@ -34,8 +35,6 @@ from vlp.train.sharding import (
     make_strategy,
     shard_towers,
 )
-
-from .conftest import as_config
 
 Ranks = Callable[[int, Callable[[int], None]], list[int | None]]
 STEPS, LIMIT = 4, 0.5

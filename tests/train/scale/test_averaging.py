@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import Shard, distribute_tensor
 
 from vlp.errors import CheckpointError
-from vlp.train.averaging import Averaged, AveragingConfig
+from vlp.train.scale.averaging import Averaged, AveragingConfig
 
 
 def _model(seed=0):

@@ -12,10 +12,10 @@ from vlp.errors import BackendError, DataError
 from vlp.model.model import build
 from vlp.model.towers.huggingface import HuggingFaceTextTower
 from vlp.model.towers.timm import TimmTower
-from vlp.train import preflight
 from vlp.train.config import TrainConfig
 from vlp.train.module import PretrainingModule
-from vlp.train.preflight import Preflight, examine, largest_batch
+from vlp.train.watching import preflight
+from vlp.train.watching.preflight import Preflight, examine, largest_batch
 
 FOUND = Preflight(
     device="cpu", world=4, processes=2, studies=8, images=16, texts=20, tokens=12, peak_bytes=10**9,

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from vlp.errors import DataError
-from vlp.train.logbook import note_start
-from vlp.train.page import Line, arrange, draw, lines_of, running_mean
+from vlp.train.watching.logbook import note_start
+from vlp.train.watching.page import Line, arrange, draw, lines_of, running_mean
 
 HEADER = (
     "step,epoch,loss,loss_scores,loss_pooled,lr,gradient_norm,collisions,ignored,contradictions,temperature,"
@@ -146,6 +146,8 @@ def test_lines_know_nothing_but_numbers() -> None:
 
 
 def test_it_needs_no_torch(run: Path) -> None:
-    program = f"import sys; from pathlib import Path; from vlp.train.page import draw; draw(Path({str(run)!r})); "
+    program = (
+        f"import sys; from pathlib import Path; from vlp.train.watching.page import draw; draw(Path({str(run)!r})); "
+    )
     program += "assert 'torch' not in sys.modules; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True)

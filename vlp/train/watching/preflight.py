@@ -26,7 +26,6 @@ from vlp.tensors import Batch
 from vlp.train.config import TrainConfig
 from vlp.train.module import PretrainingModule
 from vlp.train.processes import Place
-from vlp.train.resources import disk_free_bytes, memory_bytes, peak_memory_bytes, shared_memory_free_bytes
 from vlp.train.trainer import (
     make_trainer,
     num_workers,
@@ -36,6 +35,7 @@ from vlp.train.trainer import (
     threads,
     uses_gpu,
 )
+from vlp.train.watching.resources import disk_free_bytes, memory_bytes, peak_memory_bytes, shared_memory_free_bytes
 
 _STEPS = 4
 """Steps of the dry run; the first is slow for reasons of its own and is not timed."""

@@ -10,20 +10,19 @@ from typing import Any
 import pytest
 import torch
 
+from tests.train.conftest import NUM_TRAIN, as_config
 from vlp.data import open_shards
 from vlp.data.feature_store import FeatureHeader, FeatureStore
 from vlp.data.loader import make_loader
 from vlp.errors import ConfigError, DataError
 from vlp.model.model import build
 from vlp.tensors import Batch
-from vlp.train import features as features_module
 from vlp.train.config import TrainConfig
-from vlp.train.features import FeatureCacheConfig, ensure_features, refuse_features, tower_digest, wanted_images
 from vlp.train.module import PretrainingModule
 from vlp.train.processes import Processes
+from vlp.train.scale import features as features_module
+from vlp.train.scale.features import FeatureCacheConfig, ensure_features, refuse_features, tower_digest, wanted_images
 from vlp.train.signals import StopFlag
-
-from .conftest import NUM_TRAIN, as_config
 
 SHARDS = {"shards": "0" * 64}
 

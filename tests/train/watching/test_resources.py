@@ -6,8 +6,8 @@ import numpy as np
 import psutil
 import pytest
 
-from vlp.train import resources
-from vlp.train.resources import (
+from vlp.train.watching import resources
+from vlp.train.watching.resources import (
     disk_free_bytes,
     group_limits,
     memory_bytes,
@@ -57,7 +57,7 @@ def test_the_limit_of_a_job_counts_where_it_is_less_than_the_machine_has(
 
 def test_the_peak_remembers_what_was_given_back() -> None:
     program = (
-        "import numpy as np; from vlp.train.resources import peak_memory_bytes; before = peak_memory_bytes();"
+        "import numpy as np; from vlp.train.watching.resources import peak_memory_bytes; before = peak_memory_bytes();"
         "much = np.ones(200_000_000, dtype=np.uint8); del much; print(peak_memory_bytes() - before)"
     )
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)

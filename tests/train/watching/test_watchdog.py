@@ -11,15 +11,15 @@ import pytest
 
 from vlp.config import validate
 from vlp.errors import ConfigError
-from vlp.train import watchdog
-from vlp.train.watchdog import STALLED_STATUS, Heartbeat, Watchdog, WatchdogConfig, read_heartbeat
+from vlp.train.watching import watchdog
+from vlp.train.watching.watchdog import STALLED_STATUS, Heartbeat, Watchdog, WatchdogConfig, read_heartbeat
 
 PROGRAM = """
 import sys, time
 from pathlib import Path
 from vlp import log
-from vlp.train import watchdog
-from vlp.train.watchdog import Watchdog, WatchdogConfig
+from vlp.train.watching import watchdog
+from vlp.train.watching.watchdog import Watchdog, WatchdogConfig
 log.configure()
 watchdog._BEAT_S, watchdog._SILENT_S = 0.05, 0.5
 rank, world, step = (int(word) for word in sys.argv[2:5])

@@ -12,7 +12,6 @@ import pytorch_lightning as pl
 from vlp.model import checkpoint
 from vlp.model.adapters import merge_adapters
 from vlp.model.model import VisionLanguageModel
-from vlp.train.averaging import Averaged, AveragingConfig
 from vlp.train.processes import Processes
 from vlp.train.saving.state import (
     Progress,
@@ -24,7 +23,8 @@ from vlp.train.saving.state import (
     write_state,
 )
 from vlp.train.saving.store import CheckpointStore
-from vlp.train.sharding import full_optimizer_state, full_weights, load_full_optimizer_state, load_full_weights
+from vlp.train.scale.averaging import Averaged, AveragingConfig
+from vlp.train.scale.sharding import full_optimizer_state, full_weights, load_full_optimizer_state, load_full_weights
 
 
 @dataclass(kw_only=True)

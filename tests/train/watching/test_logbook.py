@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from vlp.train.logbook import Logbook, MetricsFile, SamplesFile, note_start, read_metrics, summary
 from vlp.train.processes import Processes
+from vlp.train.watching.logbook import Logbook, MetricsFile, SamplesFile, note_start, read_metrics, summary
 
 
 def test_cells_keep_float32_exactly_and_missing_ones_stay_empty(tmp_path: Path) -> None:
@@ -198,5 +198,7 @@ def test_an_older_run_has_fewer_facts_and_an_empty_one_hardly_any(tmp_path: Path
 
 
 def test_reading_a_run_needs_no_torch() -> None:
-    program = "import sys, vlp.train.logbook; assert 'torch' not in sys.modules; assert 'wandb' not in sys.modules"
+    program = (
+        "import sys, vlp.train.watching.logbook; assert 'torch' not in sys.modules; assert 'wandb' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -9,16 +9,15 @@ import pytest
 import torch
 from torch import nn
 
+from tests.train.conftest import as_config
 from vlp.data import open_shards
 from vlp.data.loader import make_loader
 from vlp.errors import BackendError
 from vlp.model.model import VisionLanguageModel, build
 from vlp.tensors import Batch
-from vlp.train.compiling import compile_towers, is_convolutional, lay_out
 from vlp.train.config import TrainConfig
 from vlp.train.module import PretrainingModule
-
-from .conftest import as_config
+from vlp.train.scale.compiling import compile_towers, is_convolutional, lay_out
 
 CNN = {"kind": "timm", "name": "resnet10t", "stage": 1}
 

@@ -11,13 +11,13 @@ import torch
 from vlp.config import validate
 from vlp.model import checkpoint
 from vlp.model.model import VisionLanguageModel, build
-from vlp.train.averaging import AveragingConfig
 from vlp.train.config import TrainConfig
-from vlp.train.keeper import Keeper
 from vlp.train.optimizer import make_optimizer
 from vlp.train.processes import Processes
+from vlp.train.saving.keeper import Keeper
 from vlp.train.saving.state import Progress
 from vlp.train.saving.store import CheckpointStore, RetainConfig
+from vlp.train.scale.averaging import AveragingConfig
 
 
 class Training:

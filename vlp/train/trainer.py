@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -19,6 +19,7 @@ from vlp.model.model import VisionLanguageModel
 from vlp.train.config import TrainConfig
 from vlp.train.module import PretrainingModule
 from vlp.train.processes import Place
+from vlp.train.scale.allocation import freed_memory_kept
 from vlp.train.scale.compiling import compile_towers, lay_out
 from vlp.train.scale.sharding import make_strategy
 
@@ -128,8 +129,9 @@ def num_workers(config: TrainConfig) -> int:
 def threads(config: TrainConfig) -> Iterator[None]:
     """Gives this process its share of the machine's cores inside the block, for its own arithmetic.
 
-    Threads that wait for a core spin, and take it from the workers that decode: more threads than cores is slower than
-    fewer.  What OMP_NUM_THREADS says is left alone.
+    Where the cores are what trains, memory that a step frees is kept for the next one.  Threads that wait for a core
+    spin, and take it from the workers that decode: more threads than cores is slower than fewer.  What
+    OMP_NUM_THREADS says is left alone.
     """
     before = torch.get_num_threads()
     if config.threads != "auto":
@@ -137,7 +139,8 @@ def threads(config: TrainConfig) -> Iterator[None]:
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // config.devices))
     try:
-        yield
+        with nullcontext() if uses_gpu(config) else freed_memory_kept():
+            yield
     finally:
         torch.set_num_threads(before)
 

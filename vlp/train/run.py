@@ -74,7 +74,9 @@ def train(config: TrainConfig) -> Path:
         with standing_at(place):
             return _train(config, place)
     except RuntimeError as error:  # torch says so from a signal handler: it can come out of any line
-        raise worker_death(error) or error from None
+        if (death := worker_death(error)) is None:
+            raise
+        raise death from None
     except OSError as error:
         raise DataError(f"{config.output}: the run cannot be read or written: {error.strerror or error}") from None
 

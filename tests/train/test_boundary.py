@@ -264,6 +264,12 @@ def test_after_too_many_in_a_row_a_run_goes_back_and_in_the_end_gives_up(
         walk(config, [0, 1, 2, 3, 4], broken=(2, 3, 4, 5), folder=tmp_path)
 
 
+def test_a_step_that_was_left_out_is_nothing_to_go_back_to(values: dict[str, Any], tmp_path: Path) -> None:
+    config = config_of(values, checkpoint_every=1, zero_shot={"every": 0})
+    events, _ = walk(config, [0, 1, 2, 3], broken=(2, 3), folder=tmp_path)
+    assert [what[0] for name, what in events if name == "save"] == [1, 4]
+
+
 def test_without_a_checkpoint_there_is_no_way_back(values: dict[str, Any], tmp_path: Path) -> None:
     recorder, progress = Recorder(), Progress()
     keeper = Keeper(recorder, progress, has_checkpoint=False)

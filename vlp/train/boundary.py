@@ -107,7 +107,7 @@ class StepBoundary(pl.Callback):
         self._judge(pl_module, batch)
         check = self._zero_shot(pl_module)
         self._write(pl_module, batch, check, replaced=replaced, seconds=seconds, waited=waited)
-        self._save_or_stop(trainer, check)
+        self._save_or_stop(trainer, check, sound=not pl_module.skipped)
         self._with.watchdog.phase("waiting for data", self.progress.step)
         self._left = time.monotonic()
 
@@ -224,11 +224,13 @@ class StepBoundary(pl.Callback):
             memory_gb=memory,
         )
 
-    def _save_or_stop(self, trainer: pl.Trainer, check: float | None) -> None:
+    def _save_or_stop(self, trainer: pl.Trainer, check: float | None, *, sound: bool) -> None:
         step = self.progress.step
         reason = self._reason_to_stop()
         best = check is not None and self.progress.best_step == step and self._config.keeps_best
-        saving = reason is not None or best or step % self._config.checkpoint_every == 0
+        # After a step that was left out the weights may be its cause: what a run goes back to is from before it.
+        due = best or step % self._config.checkpoint_every == 0
+        saving = reason is not None or (due and sound)
         if saving or step % _FLUSH_EVERY == 0:
             self._with.logbook.flush()
         if saving:

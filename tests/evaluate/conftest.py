@@ -145,7 +145,7 @@ def evaluated(engine: Engine, shards: Path, settings: EvaluateConfig) -> Path:
     """The output folder of one whole evaluation."""
     from vlp.evaluate.predict import resolve_findings
     from vlp.evaluate.run import evaluate_model
-    from vlp.inference.descriptors import load_descriptors
+    from vlp.prompts.descriptors import load_descriptors
 
     reader, descriptors = open_shards(shards), load_descriptors()
     findings = resolve_findings(reader, settings, descriptors)

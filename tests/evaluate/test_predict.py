@@ -9,7 +9,7 @@ from vlp.evaluate.config import EvaluateConfig
 from vlp.evaluate.predict import Questions, plan, predict, prompts_of, resolve_findings
 from vlp.evaluate.predictions import Provenance
 from vlp.evaluate.retrieval import Gallery
-from vlp.inference.descriptors import load_descriptors
+from vlp.prompts.descriptors import load_descriptors
 from vlp.records import Mask, Region, Study
 
 FINDINGS = ("cardiomegaly", "mass", "pleural effusion")

@@ -9,7 +9,7 @@ from vlp.evaluate.config import EvaluateConfig
 from vlp.evaluate.predictions import read
 from vlp.evaluate.results import read_results
 from vlp.evaluate.run import check_splits, evaluate, evaluate_model
-from vlp.inference.descriptors import load_descriptors
+from vlp.prompts.descriptors import load_descriptors
 
 FINDINGS = ("cardiomegaly", "mass", "pleural effusion")
 

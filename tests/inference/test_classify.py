@@ -7,8 +7,8 @@ import torch
 
 from vlp.errors import DataError
 from vlp.inference.classify import Evidence, weigh
-from vlp.inference.descriptors import Descriptor, load_descriptors
 from vlp.inference.engine import Engine
+from vlp.prompts.descriptors import Descriptor, load_descriptors
 
 FINDINGS = ["pleural effusion", "nodule", "pneumothorax"]
 

@@ -39,9 +39,9 @@ def classify(
 
     Example: vlp classify runs/demo chest.png "pleural effusion" --why
     """
-    from vlp.inference.descriptors import load_descriptors
     from vlp.inference.engine import load
     from vlp.ingest import read_image
+    from vlp.prompts.descriptors import load_descriptors
 
     # Small things first: a wrong name or file is told before a large model is loaded.
     vocabulary = load_descriptors(descriptors)

@@ -12,8 +12,8 @@ from vlp.evaluate import grounding
 from vlp.evaluate.config import EvaluateConfig, Task
 from vlp.evaluate.predictions import OK, REFUSED, Provenance
 from vlp.inference.classify import weigh
-from vlp.inference.descriptors import DescriptorSet
 from vlp.log import progress
+from vlp.prompts.descriptors import DescriptorSet
 from vlp.records import Certainty, Study
 from vlp.reports.findings import sentence_text
 

@@ -15,8 +15,8 @@ from vlp.evaluate.predict import Questions, Rows, predict, prompts_of, resolve_f
 from vlp.evaluate.predictions import Provenance
 from vlp.evaluate.report import CONFIG_FILE, META_FILE, report
 from vlp.evaluate.results import Result, write_text
-from vlp.inference.descriptors import DescriptorSet, load_descriptors
 from vlp.log import get_logger
+from vlp.prompts.descriptors import DescriptorSet, load_descriptors
 
 if TYPE_CHECKING:
     from vlp.inference.engine import Engine

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float
 
 from vlp.errors import CheckpointError, DataError
-from vlp.inference.descriptors import Descriptor, DescriptorSet, Prompts, load_descriptors
+from vlp.prompts.descriptors import Descriptor, DescriptorSet, Prompts, load_descriptors
 from vlp.tensors import ImageFeatures
 
 CLIP = 1e-6

@@ -6,6 +6,7 @@ The engine owns the device, the preprocessing the checkpoint was trained with, b
 import hashlib
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,7 @@ from vlp.model import VisionLanguageModel, checkpoint
 from vlp.tensors import ImageFeatures, Placement, TextFeatures, stack_padding
 
 if TYPE_CHECKING:
-    from vlp.inference.descriptors import DescriptorSet, Prompts
+    from vlp.prompts.descriptors import DescriptorSet, Prompts
 
 _CACHED_TEXTS = 65_536
 _SCORE_CELLS = 8_000_000
@@ -53,6 +54,20 @@ def load(path: Path | str, *, device: str = "auto", batch_images: int = 32) -> "
     chosen = _device(device)
     model = checkpoint.load(folder, device=str(chosen))
     return Engine(model, folder=folder, batch_images=batch_images)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What a model makes of some images, and what it was shown."""
+
+    features: ImageFeatures
+    """In the joint space."""
+    placements: tuple[Placement, ...]
+    """Where the images' pixels went."""
+    tower: Float[Tensor, "image width"]
+    """The image tower's own pooled vectors, before anything that texts had a say in."""
+    seen: tuple[SeenImage, ...]
+    """The pixels the model was shown."""
 
 
 class Engine:
@@ -109,10 +124,25 @@ class Engine:
         Raises:
             DataError: for an image that cannot be used.
         """
+        looked = self.looked(images)
+        return looked.features, looked.placements
+
+    def looked(self, images: Sequence[Picture]) -> Looked:
+        """As `features`, with what lies between the pixels and the joint space.
+
+        Raises:
+            DataError: for an image that cannot be used.
+        """
         if not len(images):
             raise DataError("no image was given")
-        parts, placements = zip(*self._encoded(images), strict=True)
-        return _joined(parts), tuple(placement for group in placements for placement in group)
+        parts = list(self._encoded(images))
+        seen = tuple(image for part in parts for image in part.seen)
+        return Looked(
+            features=ImageFeatures.joined([part.features for part in parts]),
+            placements=tuple(image.placement for image in seen),
+            tower=torch.cat([part.tower for part in parts]),
+            seen=seen,
+        )
 
     def embed(self, images: Sequence[Picture]) -> Float[np.ndarray, "image dim"]:
         """Unit vectors of the images in the space that images and sentences share, float32.
@@ -122,7 +152,7 @@ class Engine:
         """
         if not len(images):
             raise DataError("no image was given")
-        return np.concatenate([self.vectors(features) for features, _ in self._encoded(images)])
+        return np.concatenate([self.vectors(part.features) for part in self._encoded(images)])
 
     def vectors(self, features: ImageFeatures) -> Float[np.ndarray, "image dim"]:
         """What `embed` gives, for images whose features are there already."""
@@ -143,13 +173,27 @@ class Engine:
         self, texts: Sequence[str], features: ImageFeatures
     ) -> tuple[Float[np.ndarray, "text image"], Float[np.ndarray, "text image"]]:
         """The scorer's similarity in [-1, 1] and its logits (temperature and bias applied), float32."""
-        text = self._text_features(texts)
+        return self.score_vectors(self.text_vectors(texts), features)
+
+    def text_vectors(self, texts: Sequence[str]) -> Float[Tensor, "text dim"]:
+        """What the text tower and its head make of each text, on the device; each distinct text is encoded once.
+
+        Raises:
+            DataError: for a text that is empty or longer than the text tower reads.
+        """
+        return self._text_features(texts).pooled
+
+    def score_vectors(
+        self, vectors: Float[Tensor, "text dim"], features: ImageFeatures
+    ) -> tuple[Float[np.ndarray, "text image"], Float[np.ndarray, "text image"]]:
+        """What `scores` gives for texts whose vectors are there already, or are means over several wordings."""
+        text = TextFeatures(pooled=vectors)
         patches = features.patches.shape[1]
-        step = max(1, _SCORE_CELLS // max(1, len(texts) * patches))
+        step = max(1, _SCORE_CELLS // max(1, len(vectors) * patches))
         similarity, logits = [], []
         with torch.inference_mode():
             for start in _told(range(0, len(features.pooled), step), "scoring images"):
-                scores = self.model.score(text, _rows(features, start, start + step))
+                scores = self.model.score(text, features[start : start + step])
                 similarity.append(scores.similarity.float().cpu().numpy())
                 logits.append(scores.logits.float().cpu().numpy())
         return np.concatenate(similarity, axis=1), np.concatenate(logits, axis=1)
@@ -215,14 +259,20 @@ class Engine:
         """
         return grounding.ground(self, image, text, threshold=threshold)
 
-    def _encoded(self, images: Sequence[Picture]) -> Iterator[tuple[ImageFeatures, tuple[Placement, ...]]]:
+    def _encoded(self, images: Sequence[Picture]) -> Iterator[Looked]:
         for start in _told(range(0, len(images), self._batch_images), "images through the model"):
-            prepared = [self._seen(image) for image in images[start : start + self._batch_images]]
-            seen = torch.from_numpy(np.stack([image.pixels for image in prepared]))[:, None].to(self.device)
-            padding = stack_padding([image.padding for image in prepared])
+            seen = tuple(self._seen(image) for image in images[start : start + self._batch_images])
+            pixels = torch.from_numpy(np.stack([image.pixels for image in seen]))[:, None].to(self.device)
+            padding = stack_padding([image.padding for image in seen])
             with torch.inference_mode():
-                features = self.model.encode_images(seen, padding=None if padding is None else padding.to(self.device))
-            yield features, tuple(image.placement for image in prepared)
+                tower = self.model.image_features(pixels, padding=None if padding is None else padding.to(self.device))
+                features = self.model.project(tower)
+            yield Looked(
+                features=features,
+                placements=tuple(image.placement for image in seen),
+                tower=tower.pooled,
+                seen=seen,
+            )
 
     def _seen(self, image: Picture) -> SeenImage:
         return image if isinstance(image, SeenImage) else self.model.config.preprocess.apply(pixels_of(image))
@@ -288,30 +338,6 @@ def _usable(values: Tensor, *, what: str) -> np.ndarray:
     if not (np.abs(np.linalg.norm(vectors, axis=1) - 1.0) < 1e-3).all():
         raise CheckpointError(f"the model gives no usable vectors for {what}; its training may have diverged")
     return vectors
-
-
-def _joined(parts: Sequence[ImageFeatures]) -> ImageFeatures:
-    padding = None
-    if any(part.padding is not None for part in parts):
-        nowhere = (torch.zeros(part.patches.shape[:2], dtype=torch.bool, device=part.patches.device) for part in parts)
-        padding = torch.cat(
-            [none if part.padding is None else part.padding for part, none in zip(parts, nowhere, strict=True)]
-        )
-    return ImageFeatures(
-        pooled=torch.cat([part.pooled for part in parts]),
-        patches=torch.cat([part.patches for part in parts]),
-        grid=parts[0].grid,
-        padding=padding,
-    )
-
-
-def _rows(features: ImageFeatures, start: int, stop: int) -> ImageFeatures:
-    return ImageFeatures(
-        pooled=features.pooled[start:stop],
-        patches=features.patches[start:stop],
-        grid=features.grid,
-        padding=None if features.padding is None else features.padding[start:stop],
-    )
 
 
 def _without_padding(values: np.ndarray, features: ImageFeatures) -> np.ndarray:

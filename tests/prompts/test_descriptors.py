@@ -5,8 +5,8 @@ import pytest
 import yaml
 
 from vlp.errors import ConfigError, DataError
-from vlp.inference.descriptors import PACKAGE_FILE, DescriptorSet, load_descriptors
 from vlp.ingest.phantom.truth import FINDINGS
+from vlp.prompts.descriptors import PACKAGE_FILE, DescriptorSet, load_descriptors
 from vlp.records import Certainty
 from vlp.reports.findings import VOCABULARY, sentence_text
 

@@ -1,0 +1,1 @@
+"""From similarity to probability, and to "cannot assess": fitted on patients of their own."""

@@ -1,0 +1,1 @@
+"""What learns on top of a trained encoder: masks and labels from few examples."""

@@ -35,7 +35,8 @@ def test_the_nearest_folder_names_the_kind(tmp_path: Path) -> None:
 
 
 def test_every_kind_has_its_class() -> None:
-    assert [config_type(kind).__name__ for kind in KINDS] == ["IngestConfig", "TrainConfig", "EvaluateConfig"]
+    names = [config_type(kind).__name__ for kind in KINDS]
+    assert names == ["IngestConfig", "TrainConfig", "EvaluateConfig", "CalibrateConfig"]
 
 
 def test_show_prints_a_file_that_loads_to_the_same(recipe: Path, tmp_path: Path) -> None:

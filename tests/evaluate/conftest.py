@@ -30,7 +30,7 @@ class GreyModel(nn.Module):
         self.config = SimpleNamespace(preprocess=Preprocess(size=SIDE))
         self.tokenizer = _Bytes()
 
-    def encode_images(self, images: torch.Tensor, *, padding: torch.Tensor | None = None) -> ImageFeatures:
+    def image_features(self, images: torch.Tensor, *, padding: torch.Tensor | None = None) -> ImageFeatures:
         cells = images[:, 0].float().unfold(1, PATCH, PATCH).unfold(2, PATCH, PATCH).mean(dim=(3, 4)).flatten(1)
         levels = torch.tensor([20.0, *GREYS.values()])
         nearest = (cells[..., None] - levels).abs().argmin(dim=-1)
@@ -38,6 +38,9 @@ class GreyModel(nn.Module):
         return ImageFeatures(
             pooled=nn.functional.normalize(patches.sum(dim=1), dim=-1), patches=patches, grid=(SIDE // PATCH,) * 2
         )
+
+    def project(self, features: ImageFeatures) -> ImageFeatures:
+        return features
 
     def encode_texts(self, tokens: Tokens) -> TextFeatures:
         rows = []
@@ -143,7 +146,7 @@ def settings(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluate
 @pytest.fixture(scope="session")
 def evaluated(engine: Engine, shards: Path, settings: EvaluateConfig) -> Path:
     """The output folder of one whole evaluation."""
-    from vlp.evaluate.predict import resolve_findings
+    from vlp.evaluate.questions import resolve_findings
     from vlp.evaluate.run import evaluate_model
     from vlp.prompts.descriptors import load_descriptors
 

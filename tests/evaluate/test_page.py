@@ -17,13 +17,14 @@ def material(evaluated: Path) -> Material:
     import json
 
     settings = config.load(EvaluateConfig, evaluated / "evaluate.yaml")
-    results, thresholds = score(evaluated, settings)
-    meta = json.loads((evaluated / "results_meta.json").read_text()) | {"thresholds": thresholds}
+    scored = score(evaluated, settings)
+    meta = json.loads((evaluated / "results_meta.json").read_text()) | {"thresholds": scored.thresholds}
     return Material(
         title="Evaluation",
-        results=results,
+        results=scored.results,
         config=settings,
         meta=meta,
+        plots=scored.plots,
         curves={"loss": [(1, 3.0), (2, 2.0)], "short": [(1, 1.0)]},
         examples=read_examples(evaluated),
         folder=evaluated / "examples",

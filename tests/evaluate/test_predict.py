@@ -6,8 +6,9 @@ import pytest
 from vlp.data import open_shards
 from vlp.errors import DataError
 from vlp.evaluate.config import EvaluateConfig
-from vlp.evaluate.predict import Questions, plan, predict, prompts_of, resolve_findings
+from vlp.evaluate.predict import predict
 from vlp.evaluate.predictions import Provenance
+from vlp.evaluate.questions import Questions
 from vlp.evaluate.retrieval import Gallery
 from vlp.prompts.descriptors import load_descriptors
 from vlp.records import Mask, Region, Study

@@ -8,48 +8,18 @@ import torch
 from vlp.data.transforms import Preprocess
 from vlp.errors import DataError
 from vlp.inference.engine import Engine
-from vlp.inference.ground import ground, ground_texts, otsu, outline, strongest_text
+from vlp.inference.ground import ground, ground_texts, otsu, outline, segment_texts, strongest_text
+from vlp.inference.lungs import LungField
+from vlp.inference.windows import window_maps
 from vlp.records import Mask
 
 GRID, SIDE = 8, 64
-SHAPES = [(64, 64), (300, 300), (150, 400), (411, 203), (64, 63)]
 
 
 def asking(grid: np.ndarray, shape: tuple[int, int], fit: str) -> SimpleNamespace:
     """Stands where an engine stands and knows the map already."""
     placement = Preprocess(size=SIDE, fit=fit).apply(np.zeros(shape, np.uint8))[1]
     return SimpleNamespace(ground_threshold=None, maps=lambda texts, image: (np.stack([grid] * len(texts)), placement))
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("fit", ["letterbox", "stretch", "crop"])
-def test_a_hot_patch_lands_within_half_a_patch(shape: tuple[int, int], fit: str) -> None:
-    """Where the patch's centre lies in the image is computed here from the fit alone."""
-    rows, columns = shape
-    scale = {"letterbox": SIDE / max(shape), "crop": SIDE / min(shape)}.get(fit)
-    scale_x, scale_y = (scale, scale) if scale else (SIDE / columns, SIDE / rows)
-    patch = SIDE / GRID
-    checked = 0
-    for row in range(GRID):
-        for column in range(GRID):
-            x = columns / 2 + ((column + 0.5) * patch - SIDE / 2) / scale_x
-            y = rows / 2 + ((row + 0.5) * patch - SIDE / 2) / scale_y
-            if not (0 < x < columns and 0 < y < rows):
-                continue  # a patch of padding
-            grid = np.zeros((GRID, GRID), np.float32)
-            grid[row, column] = 1.0
-            answer = ground(asking(grid, shape, fit), np.zeros(shape, np.uint8), "hot", threshold=0.5)
-            assert answer.map.shape == answer.mask.shape == shape
-            assert answer.peak is not None
-            assert answer.box is not None
-            # Letterbox and crop round to whole pixels of the model: at most one of its pixels more.
-            assert abs(answer.peak[0] - x) <= (patch / 2 + 1) / scale_x
-            assert abs(answer.peak[1] - y) <= (patch / 2 + 1) / scale_y
-            left, top, right, bottom = answer.box
-            assert left <= answer.peak[0] <= right
-            assert top <= answer.peak[1] <= bottom
-            checked += 1
-    assert checked >= GRID * 2
 
 
 def test_what_a_crop_cuts_away_is_not_answered() -> None:
@@ -70,6 +40,19 @@ def test_the_box_is_around_the_part_that_holds_the_peak() -> None:
     assert answer.box == (3.0, 2.0, 6.0, 4.0)
     assert answer.peak == (4.5, 3.5)
     assert answer.mask.sum() == 6 + 9 * 18
+
+
+def test_every_part_of_some_size_has_a_box_the_peak_first() -> None:
+    values = np.zeros((100, 100), np.float32)
+    values[10:30, 10:40] = 0.7
+    values[60:80, 50:90] = 0.8
+    values[5, 5] = 0.75  # a single pixel: too small
+    values[90, 95] = 0.9  # so is this one, but it is where the map points
+    answer = outline("text", values, threshold=0.5, source="given")
+    assert answer.boxes == ((95.0, 90.0, 96.0, 91.0), (50.0, 60.0, 90.0, 80.0), (10.0, 10.0, 40.0, 30.0))
+    assert answer.box == answer.boxes[0]
+    assert len(answer.contours) == 4, "outlines leave nothing out"
+    assert outline("text", values, threshold=0.95, source="given").boxes == ()
 
 
 def test_ties_give_the_centroid_and_the_larger_part() -> None:
@@ -132,6 +115,99 @@ def test_the_strongest_text_wins_each_pixel() -> None:
     first = outline("a", np.array([[0.9, 0.2, 0.6, np.nan]], np.float32), threshold=0.5, source="given")
     second = outline("b", np.array([[0.7, 0.1, 0.8, np.nan]], np.float32), threshold=0.65, source="given")
     assert strongest_text((first, second)).tolist() == [[0, -1, 1, -1]]
+    assert strongest_text((first, second), below="strongest").tolist() == [[0, 0, 1, -1]]
+
+
+def calibrated(**thresholds: float) -> SimpleNamespace:
+    return SimpleNamespace(map_threshold=lambda name: thresholds.get(name.replace(" ", "_")))
+
+
+def test_a_calibration_goes_before_the_checkpoint_and_by_finding() -> None:
+    engine = asking(np.arange(64, dtype=np.float32).reshape(8, 8) / 64, (64, 64), "stretch")
+    engine.ground_threshold = 0.3
+    image = np.zeros((64, 64), np.uint8)
+    fitted = calibrated(nodule=0.4, pleural_effusion=0.2, the_lungs=0.6)
+    texts = ("There is a nodule of the left lung.", "Pleural effusion.", "the lungs", "There is a mass.",
+             "There is no nodule.", "There is a nodule and pleural effusion.")  # fmt: skip
+    answers = ground_texts(engine, image, texts, calibration=fitted)
+    assert [(answer.threshold, answer.threshold_source) for answer in answers] == [
+        (0.4, "calibration"), (0.2, "calibration"), (0.6, "calibration"), (0.3, "checkpoint"),
+        (0.3, "checkpoint"), (0.3, "checkpoint"),
+    ]  # fmt: skip
+    given = ground(engine, image, "nodule", threshold=0.1, calibration=fitted)
+    assert (given.threshold, given.threshold_source) == (0.1, "given")
+    engine.ground_threshold = None
+    unknown = ground(engine, image, "nodule", calibration=calibrated(nodule=float("nan")))
+    assert unknown.threshold_source == "otsu", "a threshold that could not be fitted is none"
+
+
+def test_windows_are_the_window_maps_and_a_threshold_of_whole_images_is_told(engine: Engine) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (120, 150)).astype(np.uint8)
+    text = "There is a nodule."
+    fitted = calibrated(nodule=0.1)
+    for resolution, whole in (("windows", "none"), ("both", "mean")):
+        answer = ground(engine, image, text, resolution=resolution, window=0.6, calibration=fitted)
+        expected = window_maps(engine, image, [text], window=0.6, whole=whole)[0]
+        np.testing.assert_allclose(answer.map, expected, atol=1e-6)
+        assert answer.resolution == answer.to_json()["resolution"] == resolution
+        assert "whole images" in (answer.threshold_note or "")
+    assert ground(engine, image, text, resolution="both").threshold_note is None, "Otsu's is of this very map"
+    assert ground(engine, image, text, calibration=fitted).threshold_note is None
+
+
+def test_what_a_text_says_goes_with_the_answer(engine: Engine, pictures: list[np.ndarray]) -> None:
+    denied, knee = ground_texts(engine, pictures[0], ("There is no nodule.", "There is a fracture of the knee."))
+    assert (denied.negated, knee.negated) == (True, False)
+    assert "negated" in {note.code for note in denied.notes}
+    content = json.loads(json.dumps(knee.to_json()))
+    assert "impossible_anatomy" in {note["code"] for note in content["notes"]}
+    assert content["negated"] is False
+    for refused in ("", "?!", "\u043f\u043d\u0435\u0432\u043c\u043e\u043d\u0438\u044f", "a" * 10_000):
+        with pytest.raises(DataError):
+            ground(engine, pictures[0], refused)
+
+
+def test_the_lung_field_goes_into_the_answer() -> None:
+    grid = np.zeros((GRID, GRID), np.float32)
+    grid[1, 1] = 1.0
+    image = np.zeros((64, 64), np.uint8)
+    lungs = LungField(mask=np.arange(64)[None, :].repeat(64, axis=0) < 32, source="given")
+    answer = ground(asking(grid, (64, 64), "stretch"), image, "hot", threshold=0.5, lungs=lungs)
+    assert answer.where.lung_share == pytest.approx(1.0)
+    assert answer.to_json()["where"]["lungs"] == "given"
+
+
+def segmenting(*, any_text: bool = False) -> SimpleNamespace:
+    asked: list[str] = []
+
+    def maps(image, *, texts=None):
+        asked.extend(texts)
+        values = np.zeros((10, 12), np.float32)
+        values[2:5, 3:8] = 0.9
+        return {name: values for name in texts}, {name: 0.6 for name in texts}
+
+    return SimpleNamespace(classes=("pleural effusion", "lungs"), any_text=any_text, maps=maps, asked=asked)
+
+
+def test_a_head_answers_for_its_classes_with_its_own_threshold() -> None:
+    image = np.zeros((10, 12), np.uint8)
+    head = segmenting()
+    texts = ("There is pleural effusion.", "lungs", "Pleural effusion of the left lung.")
+    answers = segment_texts(head, image, texts)
+    assert head.asked == ["pleural effusion", "lungs"]
+    for answer in answers:
+        assert (answer.threshold, answer.threshold_source) == (0.6, "head")
+        assert answer.box == (3.0, 2.0, 8.0, 5.0)
+        assert answer.to_json()["similarity"] == "segmentation score"
+    assert segment_texts(head, image, texts, threshold=0.95)[0].box is None
+    for refused in ("There is a nodule.", "There is no pleural effusion."):
+        with pytest.raises(DataError, match="head"):
+            segment_texts(head, image, (refused,))
+    with pytest.raises(DataError, match=r"in \[0, 1\]"):
+        segment_texts(head, image, texts, threshold=-0.5)
+    anything = segmenting(any_text=True)
+    segment_texts(anything, image, ("There is a nodule.",))
+    assert anything.asked == ["There is a nodule."]
 
 
 def test_maps_are_the_models_cosines_in_original_pixels(engine: Engine, pictures: list[np.ndarray]) -> None:

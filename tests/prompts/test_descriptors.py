@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,18 +28,48 @@ def test_the_package_covers_what_it_promises(package: DescriptorSet) -> None:
     assert package.license == "Apache-2.0"
 
 
-def test_every_sentence_is_english_and_its_opposite_differs_by_one_word(package: DescriptorSet) -> None:
+def test_every_sentence_is_english_and_its_opposite_differs_by_its_denial_alone(package: DescriptorSet) -> None:
     for name in package.findings:
         for descriptor in package.observed[name]:
             positive, negative = descriptor.positive, descriptor.negative
-            assert re.fullmatch(r"There (is|are) [a-z].*\.", positive), positive
-            assert re.fullmatch(r"There (is|are) no [a-z].*\.", negative), negative
-            assert re.sub(r"^There (is|are) (an? )?", "", positive) == re.sub(r"^There (is|are) no ", "", negative)
-            assert positive.split()[1] == negative.split()[1]
-            article = re.match(r"There is (an?) (\w)", positive)
-            assert article is None or (article[1] == "an") == (article[2] in "aeiou"), positive
+            assert re.fullmatch(r"(There (is|are)|The) [a-z].*[^ .]\.", positive), positive
+            assert re.search(r"^There (is|are) no [a-z]|^The [a-z ]+ is not ", negative), negative
+            plain = re.sub(r"^There (is|are) (an? )?", "", positive)
+            assert plain == re.sub(r"^There (is|are) no |(?<= is) not(?= )", "", negative)
             assert not re.search(r"[{}]|  ", positive + negative)
-            assert VOCABULARY[name].phrase in positive, "an observation is asked for a finding"
+
+
+def test_every_descriptor_says_where_it_comes_from_and_how_it_is_seen(package: DescriptorSet) -> None:
+    for descriptor in package.all:
+        assert descriptor.source
+        assert (descriptor.license, descriptor.reviewer) == ("Apache-2.0", None)
+        assert (descriptor.laterality is None) == (descriptor.text == "named directly")
+    views = {descriptor.id: descriptor.view for descriptor in package.all}
+    assert views["emphysema-retrosternal"] == "lateral"
+    assert views["cardiomegaly-ratio"] == "frontal"
+    assert views["edema-septal"] == "any"
+
+
+def test_all_gives_every_pair_once_and_the_finding_first(package: DescriptorSet) -> None:
+    assert len(package.all) == len({pair.id for pair in package.all})
+    assert len(package.all) == len(package.named) + sum(len(group) for group in package.observed.values())
+    assert package.all[0] == package.named[package.findings[0]]
+    assert package.all[1:7] == package.observed[package.findings[0]]
+
+
+def test_the_digest_follows_every_sentence(package: DescriptorSet) -> None:
+    assert re.fullmatch(r"[0-9a-f]{16}", package.digest)
+    assert load_descriptors().digest == package.digest
+    name = package.findings[-1]
+    last = package.observed[name][-1]
+    for change in ({"negative": "There is none."}, {"positive": "There is one."}, {"id": "other"}):
+        group = (*package.observed[name][:-1], replace(last, **change))
+        other = replace(package, observed={**package.observed, name: group})
+        assert other.digest != package.digest
+    same = replace(
+        package, observed={**package.observed, name: (*package.observed[name][:-1], replace(last, view="any"))}
+    )
+    assert same.digest == package.digest, "what is not asked does not count"
 
 
 def test_shared_observations_are_different_prompts(package: DescriptorSet) -> None:
@@ -94,6 +125,22 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     assert (only.positive, only.negative) == (named["positive"], named["negative"])
 
 
+def test_an_entry_may_write_its_sentences_and_say_who_made_them(tmp_path: Path) -> None:
+    entry = {
+        "form": None, "positive": "The heart is round{context}.", "negative": "The heart is not round.",
+        "laterality": "midline", "view": "frontal", "source": "a book", "license": "CC0", "reviewer": "A. Reader",
+    }  # fmt: skip
+    content = {"nodule": {"descriptors": [*descriptors(**entry), *descriptors(id="y", text="other")]}}
+    own = load_descriptors(changed(tmp_path / "own.yaml", findings=content, source="here", context=" in {finding}"))
+    first, second = own.observed["nodule"]
+    assert (first.positive, first.negative) == ("The heart is round in a nodule.", "The heart is not round.")
+    assert (first.laterality, first.view) == ("midline", "frontal")
+    assert (first.source, first.license, first.reviewer) == ("a book", "CC0", "A. Reader")
+    assert (second.laterality, second.view) == (None, "any")
+    assert (second.source, second.license, second.reviewer) == ("here", "Apache-2.0", None)
+    assert own.named["nodule"].source == "here"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -112,6 +159,13 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
         ({"templates": {"a": {"positive": "{text.x}.", "negative": "No {text}."}}}, "templates.a.positive"),
         ({"context": "of {organ}"}, "context: may hold"),
         ({"license": 3}, "license"),
+        ({"findings": {"nodule": finding(form=None)}}, "either a form or the sentences"),
+        ({"findings": {"nodule": finding(positive="It is.")}}, "both a positive and a negative"),
+        ({"findings": {"nodule": finding(positive="It is.", negative="It is not.")}}, "either a form or the sentences"),
+        ({"findings": {"nodule": finding(form=None, positive="It is.", negative="It is.")}}, "are the same"),
+        ({"findings": {"nodule": finding(form=None, positive="It is {x}.", negative="No.")}}, "no other braces"),
+        ({"findings": {"nodule": finding(laterality="both")}}, "laterality"),
+        ({"findings": {"nodule": finding(view="PA")}}, "view"),
     ],
 )  # fmt: skip
 def test_faults_are_named(tmp_path: Path, changes: dict, message: str) -> None:

@@ -11,8 +11,8 @@ from vlp.errors import ConfigError
 
 app = typer.Typer(help="Show, check, compare and describe configurations.", no_args_is_help=True, rich_markup_mode=None)
 
-Kind = Literal["ingest", "train", "evaluate"]
-KINDS: tuple[Kind, ...] = ("ingest", "train", "evaluate")
+Kind = Literal["ingest", "train", "evaluate", "calibrate"]
+KINDS: tuple[Kind, ...] = ("ingest", "train", "evaluate", "calibrate")
 
 ConfigPath = Annotated[Path, typer.Argument(help="A file like configs/train/demo.yaml; its folder names its kind.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="key.path=value ...")]
@@ -28,6 +28,10 @@ def config_type(kind: Kind) -> type[Config]:
         from vlp.train.config import TrainConfig
 
         return TrainConfig
+    if kind == "calibrate":
+        from vlp.calibrate.config import CalibrateConfig
+
+        return CalibrateConfig
     from vlp.evaluate.config import EvaluateConfig
 
     return EvaluateConfig
@@ -37,7 +41,7 @@ def kind_of(path: Path) -> Kind:
     """Which verb a configuration is for: the nearest folder of its path that is named after one.
 
     Raises:
-        ConfigError: when no folder of the path is named ingest, train or evaluate.
+        ConfigError: when no folder of the path is named ingest, train, evaluate or calibrate.
     """
     for part in reversed(path.absolute().parts[:-1]):
         for kind in KINDS:
@@ -85,7 +89,7 @@ def diff(first: ConfigPath, second: ConfigPath) -> None:
 
 
 @app.command()
-def schema(kind: Annotated[str, typer.Argument(help="ingest, train or evaluate")]) -> None:
+def schema(kind: Annotated[str, typer.Argument(help="ingest, train, evaluate or calibrate")]) -> None:
     """Print the JSON schema of a kind of configuration, for editors that complete and check as you type."""
     for known in KINDS:
         if kind == known:

@@ -40,6 +40,10 @@ def show(results: "Sequence[Result]", folder: Path, *, as_json: bool) -> None:
         return
     _per_finding(results, "classification", "Zero-shot diagnosis", {"auroc": "AUROC", "average_precision": "AP"})
     _per_finding(results, "grounding", "Localisation", {"pointing_game": "pointing game", "dice": "Dice"})
+    _averages(results)
+    _per_finding(results, "negation", "Negation", {"auroc_pnc": "AUROC of PNC", "polarity_accuracy": "polarity"})
+    _per_finding(results, "anatomy", "Parts of the body", {"dice": "Dice", "iou": "IoU"})
+    _per_finding(results, "calibration", "Calibrated probabilities", {"ece": "ECE", "coverage": "coverage"})
     _retrieval(results)
     typer.echo(f"{_NOTE}\nresults: {folder / 'results.json'}\nreport:  {folder / 'report.html'}")
 
@@ -48,13 +52,36 @@ def _per_finding(results: "Sequence[Result]", task: str, title: str, metrics: di
     """One row per finding, one column per metric: narrow enough for 80 characters."""
     rows = {(row.metric, row.finding): row for row in results if row.task == task}
     first = next(iter(metrics))
-    findings = [finding for metric, finding in rows if metric == first]
+    findings = [finding for metric, finding in rows if metric == first and finding != "all"]
     if findings:
         table = [
             (finding, *(rows[metric, finding].text for metric in metrics), rows[first, finding].n_positive)
             for finding in findings
         ]
         print_table(title, ("finding", *metrics.values(), "positive"), table)
+
+
+def _averages(results: "Sequence[Result]") -> None:
+    """What stands beside the main figures: differences to compared scores, wordings, large findings, usual places."""
+    from vlp.evaluate.results import AVERAGES
+
+    shown = {
+        "auroc_difference": "main score minus another, macro AUROC",
+        "auroc_paraphrases_sd": "SD of macro AUROC over wordings",
+        "auroc_paraphrases_worst": "macro AUROC of the worst wording",
+        "pointing_game_prior": "pointing game of the mean training mask",
+        "dice_prior": "Dice of the mean training mask",
+        "gate_refused": "studies the gate refuses",
+    }
+    rows = []
+    for row in results:
+        words = next((words for metric, words in shown.items() if row.metric.startswith(metric)), None)
+        if row.finding == "macro_large" and row.metric == "dice":
+            words = "Dice of the large findings"
+        if words is not None and row.finding in AVERAGES:
+            rows.append((row.metric, row.finding, row.text, words))
+    if rows:
+        print_table("Beside them", ("metric", "of", "value", "what"), rows)
 
 
 def _retrieval(results: "Sequence[Result]") -> None:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from vlp.cli import config, index, shards
+from vlp.cli import config, index, prompts, shards
 from vlp.cli.classify import classify
 from vlp.cli.console import BAD_INPUT
 from vlp.cli.demo import demo
@@ -35,6 +35,7 @@ app.command()(evaluate)
 app.command()(report)
 app.command()(classify)
 app.command()(ground)
+app.add_typer(prompts.app, name="prompts")
 app.add_typer(index.app, name="index")
 app.add_typer(config.app, name="config")
 app.command()(doctor)

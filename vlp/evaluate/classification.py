@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from vlp.evaluate import predictions
-from vlp.evaluate.config import EvaluateConfig
+from vlp.evaluate.config import EvaluateConfig, suffix_of, words_of
 from vlp.evaluate.results import MACRO, Result, result
-from vlp.metrics.bootstrap import Resamples, Sampled, macro_estimate
+from vlp.metrics.bootstrap import Resamples, Sampled, macro
 from vlp.metrics.delong import delong
+from vlp.metrics.estimate import TOO_MANY_NULLS
 from vlp.metrics.policy import LEFT_OUT, apply_policy
 from vlp.metrics.ranking import sample_auroc, sample_average_precision
 
@@ -22,7 +24,9 @@ def estimate(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig, *, findi
     """AUROC and average precision of every declared finding and their macro averages, for every score of the table.
 
     The main score's metrics are named "auroc" and "average_precision"; those of a compared score carry its name,
-    as in "auroc_finding_prompts".  Every figure rests on the same patient resamples.
+    as in "auroc_finding_prompts" or "auroc_radzero_protocol".  "auroc_difference" is the main score's macro AUROC
+    minus that of the first compared one; the differences to others carry their names.  Every figure rests on the
+    same patient resamples, so that differences are paired.
 
     Args:
         rows: predictions of this task, as read from its file.
@@ -32,10 +36,41 @@ def estimate(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig, *, findi
     good = predictions.scored([dict(row) for row in rows])
     draws = Resamples.draw([row["patient_id"] for row in good], resamples=config.resamples, seed=config.seed)
     results: list[Result] = []
+    averages: dict[str, Sampled] = {}
     for position, name in enumerate(config.score_names):
-        suffix = "" if position == 0 else f"_{name}_prompts"
-        results += _of_score([row for row in good if row["score_name"] == name], name, suffix, config, draws, findings)
-    return results
+        suffix = "" if position == 0 else suffix_of(name)
+        own = [row for row in good if row["score_name"] == name]
+        figures, averages[name] = _of_score(own, name, suffix, config, draws, findings)
+        results += figures
+    return results + _differences(averages, config)
+
+
+def difference(above: Sampled, below: Sampled) -> Sampled:
+    """One statistic minus another of the same draws, so that its interval is paired."""
+    return Sampled(
+        value=above.value - below.value,
+        resampled=above.resampled - below.resampled,
+        n=above.n,
+        n_patients=above.n_patients,
+        n_positive=above.n_positive,
+        undefined=tuple(dict.fromkeys((*above.undefined, *below.undefined))),
+    )
+
+
+def _differences(averages: Mapping[str, Sampled], config: EvaluateConfig) -> list[Result]:
+    main, *compared = config.score_names
+    rows = []
+    for position, name in enumerate(compared):
+        found = difference(averages[main], averages[name]).estimate(level=config.level, reason=TOO_MANY_NULLS)
+        words = (
+            f"macro AUROC of {words_of(main)}{_pooled(config)} minus that of {words_of(name)}, on the same resamples"
+        )
+        rows.append(result(TASK, f"auroc_difference{suffix_of(name) if position else ''}", MACRO, found, method=words))
+    return rows
+
+
+def _pooled(config: EvaluateConfig) -> str:
+    return " pooled by calibrated weights" if config.weighted else ""
 
 
 def _of_score(
@@ -45,22 +80,25 @@ def _of_score(
     config: EvaluateConfig,
     draws: Resamples,
     findings: Sequence[str],
-) -> list[Result]:
-    tables = {finding: _labelled(rows, finding, config) for finding in findings}
-    method = f"score: {name} prompts, {config.views} view"
-    results = []
+) -> tuple[list[Result], Sampled]:
+    """The figures of one score, and its macro AUROC with its resamples."""
+    tables = {finding: labelled(rows, finding, config) for finding in findings}
+    pooled = _pooled(config) if name == config.prompts else ""
+    method = f"score: {words_of(name)}{pooled}, {config.views} view"
+    results, averages = [], {}
     for metric, sample in _METRICS.items():
         members: dict[str, Sampled] = {
             finding: sample(draws, labels, scores, patients) for finding, (labels, scores, patients) in tables.items()
         }
-        average = macro_estimate(members, level=config.level)
+        averages[metric] = macro(members)
+        average = averages[metric].estimate(level=config.level, reason=TOO_MANY_NULLS)
         results.append(
             result(TASK, metric + suffix, MACRO, average, method=f"{method}; mean of {len(members)} findings")
         )
         for finding, member in members.items():
             results.append(result(TASK, metric + suffix, finding, member.estimate(level=config.level), method=method))
     results += _exact(tables, suffix, method, config)
-    return results
+    return results, averages["auroc"]
 
 
 def _exact(
@@ -75,12 +113,12 @@ def _exact(
     return results
 
 
-def _labelled(
-    rows: Sequence[Mapping[str, Any]], finding: str, config: EvaluateConfig
-) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """(labels, scores, patients) of the rows that the label policy leaves."""
+def labelled(
+    rows: Sequence[Mapping[str, Any]], finding: str, config: EvaluateConfig, *, column: str = "score"
+) -> tuple[Int[np.ndarray, " row"], Float[np.ndarray, " row"], list[str]]:
+    """(labels, values of a column, patients) of a finding's rows that the label policy leaves."""
     asked = [row for row in rows if row["finding"] == finding]
     labels = apply_policy([row["label"] for row in asked], config.uncertain)
     kept = np.flatnonzero(labels != LEFT_OUT)
-    scores = np.array([asked[index]["score"] for index in kept], dtype=np.float64)
-    return labels[kept].astype(np.int64), scores, [asked[index]["patient_id"] for index in kept]
+    values = np.array([asked[index][column] for index in kept], dtype=np.float64)
+    return labels[kept].astype(np.int64), values, [asked[index]["patient_id"] for index in kept]

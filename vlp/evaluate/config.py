@@ -1,7 +1,7 @@
 """What an evaluation is told: which model, which studies, which questions, and every choice a figure depends on."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -9,8 +9,10 @@ from vlp.config import Config
 from vlp.metrics.policy import LabelPolicy
 from vlp.records import Split
 
-Task = Literal["classification", "grounding", "retrieval"]
+Task = Literal["classification", "grounding", "retrieval", "negation", "anatomy", "calibration"]
 Prompts = Literal["descriptors", "finding", "both"]
+PublishedProtocol = Literal["radzero", "xplainer", "chexzero", "carzero", "biovil"]
+"""Published ways of asking, by their names in `vlp.prompts.protocols`."""
 PositiveInt = Annotated[int, Field(ge=1)]
 
 DIFFUSE: frozenset[str] = frozenset({"edema", "emphysema", "fibrosis", "cardiomegaly", "support device"})
@@ -27,6 +29,8 @@ class EvaluateConfig(Config):
     output: Path
     """Where predictions/, examples/, results.json, report.md and report.html go."""
     tasks: Annotated[tuple[Task, ...], Field(min_length=1)] = ("classification", "grounding", "retrieval")
+    """What is scored.  negation: whether the model understands "no"; anatomy: maps of "the lungs" and the like;
+    calibration: whether probabilities mean what they say (added by itself where `calibration` is given)."""
     split: Split = "test"
     """The studies that are scored."""
     threshold_split: Split = "val"
@@ -35,12 +39,29 @@ class EvaluateConfig(Config):
     """What is asked, in any known spelling.  "auto": findings that have prompts and a positive study in `split`."""
     focal: Literal["auto"] | tuple[str, ...] = "auto"
     """Findings whose pointing game enters the macro average.  "auto": those with regions, diffuse ones left out."""
+    large: Literal["auto"] | tuple[str, ...] = "auto"
+    """Findings whose Dice enters "macro_large".  "auto": the median region of the threshold split covers at least
+    2 % of its image."""
+    anatomy: Literal["auto"] | tuple[str, ...] = "auto"
+    """Region names that are no findings, e.g. lungs.  "auto": those in `split` that there are anatomy prompts for."""
+    prior: bool = False
+    """Whether maps are compared with the mean training mask of their finding, which never looks at the image."""
+    map_thresholds: dict[str, float] | None = None
+    """Cosines from which a finding's map counts as its region.  None: those of `calibration`, else chosen here on
+    `threshold_split`."""
     views: Literal["frontal", "mean"] = "frontal"
     """Score of a study: that of its first frontal image (none: refused and counted), or the mean over its images."""
     prompts: Prompts = "both"
     """What the diagnosis follows from: descriptors, the finding named directly, or both."""
-    compared_prompts: tuple[Prompts, ...] = ("finding",)
-    """Further scores that are reported beside the main one, under their own names."""
+    compared_prompts: tuple[Prompts | PublishedProtocol, ...] = ("finding",)
+    """Further scores that are reported beside the main one, under their own names, each with its paired difference
+    to it: other prompts of ours, or published protocols."""
+    pooling: Literal["geometric_mean", "calibrated"] = "geometric_mean"
+    """How descriptors become the main score; calibrated: by the weights in `calibration`."""
+    paraphrases: bool = False
+    """Whether every finding is also asked for in several other wordings, to see how much the wording matters."""
+    calibration: Path | None = None
+    """Artefact of `vlp calibrate`: the file, or its folder.  Its mask thresholds then serve the Dice, too."""
     grounding_prompts: Literal["finding", "sides"] = "finding"
     """Whose map is compared with the regions. finding: that of "There is F."; sides: the patch-wise maximum over it
     and F said of the left and of the right, for models whose training sentences nearly always name a side."""
@@ -67,7 +88,43 @@ class EvaluateConfig(Config):
             raise ValueError(f"split and threshold_split are both {self.split!r}; thresholds need studies of their own")
         return self
 
+    @model_validator(mode="after")
+    def _calibrated_needs_a_calibration(self) -> "EvaluateConfig":
+        for asked, wants in (
+            ("tasks: calibration", "calibration" in self.tasks),
+            ("pooling: calibrated", self.weighted),
+        ):
+            if wants and self.calibration is None:
+                raise ValueError(f"{asked} needs `calibration`: the artefact that `vlp calibrate` writes")
+        return self
+
     @property
-    def score_names(self) -> tuple[Prompts, ...]:
+    def weighted(self) -> bool:
+        """Whether the main score pools by calibrated weights."""
+        return self.pooling == "calibrated"
+
+    @property
+    def all_tasks(self) -> tuple[Task, ...]:
+        """The tasks, with calibration where one is given."""
+        added: tuple[Task, ...] = ("calibration",) if self.calibration and "calibration" not in self.tasks else ()
+        return (*self.tasks, *added)
+
+    @property
+    def score_names(self) -> tuple[Prompts | PublishedProtocol, ...]:
         """The main score first, then those compared with it."""
-        return (self.prompts, *(name for name in self.compared_prompts if name != self.prompts))
+        return (self.prompts, *(name for name in dict.fromkeys(self.compared_prompts) if name != self.prompts))
+
+    @property
+    def protocols(self) -> tuple[PublishedProtocol, ...]:
+        """The published protocols among the scores."""
+        return tuple(name for name in get_args(PublishedProtocol) if name in self.score_names)
+
+
+def words_of(name: str) -> str:
+    """A score's name as people read it."""
+    return f"{name} protocol" if name in get_args(PublishedProtocol) else f"{name} prompts"
+
+
+def suffix_of(name: str) -> str:
+    """What a compared score adds to the name of a metric."""
+    return f"_{words_of(name).replace(' ', '_')}"

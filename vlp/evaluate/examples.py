@@ -13,8 +13,9 @@ from vlp.data import ShardReader
 from vlp.evaluate import pictures
 from vlp.evaluate.config import EvaluateConfig
 from vlp.evaluate.grounding import focal_findings, true_mask
-from vlp.evaluate.predict import Questions, Rows
+from vlp.evaluate.predict import Rows
 from vlp.evaluate.predictions import OK
+from vlp.evaluate.questions import Questions
 from vlp.evaluate.report import EXAMPLES
 from vlp.evaluate.results import write_text
 from vlp.evaluate.retrieval import Gallery

@@ -107,6 +107,79 @@ def curve(points: Sequence[tuple[float, float]], *, title: str, smooth: int = 1)
     return _svg("curve", width, height, title, parts)
 
 
+def reliability(before: Sequence[tuple[float, float, int]], after: Sequence[tuple[float, float, int]]) -> str:
+    """Share of positives over mean probability; points by number of rows, of the raw score behind the calibrated one.
+
+    Args:
+        before: (predicted, observed, rows) of every bin of the uncalibrated score.
+        after: the same of the probability.
+    """
+    frame = _Frame(height=300, bottom=40)
+    parts = frame.parts("reliability", across="predicted", down="observed", ticks=(0.0, 0.25, 0.5, 0.75, 1.0))
+    parts.append(f'<polyline class="reference" fill="none" points="{frame.place(0, 0)} {frame.place(1, 1)}"/>')
+    for name, points in (("before", before), ("after", after)):
+        total = sum(rows for _, _, rows in points) or 1
+        path = " ".join(frame.place(x, y) for x, y, _ in points)
+        parts.append(f'<polyline class="line {name}" points="{path}"/>')
+        for x, y, rows in points:
+            across, down = frame.place(x, y).split(",")
+            parts.append(
+                f'<circle class="dot {name}" cx="{across}" cy="{down}" r="{2 + 14 * (rows / total) ** 0.5:.1f}"/>'
+            )
+    for offset, (name, words) in enumerate(
+        (("before", "similarity, uncalibrated"), ("after", "probability, calibrated"))
+    ):
+        y = frame.top + 14 + 16 * offset
+        parts.append(f'<circle class="dot {name}" cx="{frame.left + 12}" cy="{y}" r="5"/>')
+        parts.append(f'<text x="{frame.left + 24}" y="{y + 4}">{words}</text>')
+    return _svg("curve", frame.width, frame.height, "reliability plot", parts)
+
+
+def risk_coverage(points: Sequence[tuple[float, float]]) -> str:
+    """Error rate over the share of rows that is answered, the most confident first."""
+    highest = max((risk for _, risk in points), default=0.0)
+    ticks = _nice_ticks(0.0, max(highest, 0.01))
+    frame = _Frame(height=300, bottom=40, y_high=max(ticks[-1], highest))
+    parts = frame.parts("risk and coverage", across="share answered", down="share wrong", ticks=ticks)
+    parts.append(f'<polyline class="line" points="{" ".join(frame.place(x, y) for x, y in points)}"/>')
+    return _svg("curve", frame.width, frame.height, "risk-coverage curve", parts)
+
+
+class _Frame(NamedTuple):
+    """A plot from 0 to 1 across and from 0 to `y_high` up."""
+
+    height: int
+    bottom: int
+    y_high: float = 1.0
+    width: int = 420
+    left: int = 52
+    right: int = 14
+    top: int = 30
+
+    def place(self, x: float, y: float) -> str:
+        """Where a point is drawn, as "x,y" in pixels."""
+        across = self.left + x * (self.width - self.left - self.right)
+        down = self.height - self.bottom - y / self.y_high * (self.height - self.bottom - self.top)
+        return f"{across:.1f},{down:.1f}"
+
+    def parts(self, title: str, *, across: str, down: str, ticks: Sequence[float]) -> list[str]:
+        """Title, grid, ticks and the names of the axes."""
+        parts = [f'<text class="title" x="{self.left}" y="16">{escape(title)}</text>']
+        for tick in ticks:
+            y = self.place(0, tick).split(",")[1]
+            parts.append(f'<line class="grid" x1="{self.left}" x2="{self.width - self.right}" y1="{y}" y2="{y}"/>')
+            parts.append(f'<text x="{self.left - 7}" y="{float(y) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+        for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+            x = self.place(tick, 0).split(",")[0]
+            parts.append(f'<text x="{x}" y="{self.height - self.bottom + 15}" text-anchor="middle">{tick:g}</text>')
+        middle = (self.left + self.width - self.right) / 2
+        parts.append(f'<text x="{middle:.0f}" y="{self.height - 7}" text-anchor="middle">{escape(across)}</text>')
+        upright = (self.top + self.height - self.bottom) / 2
+        turned = f'transform="rotate(-90 12 {upright:.0f})"'
+        parts.append(f'<text x="12" y="{upright:.0f}" text-anchor="middle" {turned}>{escape(down)}</text>')
+        return parts
+
+
 def running_mean(points: Sequence[tuple[float, float]], width: int) -> list[tuple[float, float]]:
     """Each value replaced by the mean of itself and up to `width` - 1 values before it."""
     means = []

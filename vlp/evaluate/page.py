@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from vlp.errors import DataError
-from vlp.evaluate import figures
-from vlp.evaluate.config import EvaluateConfig
-from vlp.evaluate.results import ALL, MACRO, Result, find
+from vlp.evaluate import figures, trust
+from vlp.evaluate.config import EvaluateConfig, suffix_of
+from vlp.evaluate.results import ALL, AVERAGES, MACRO, MACRO_LARGE, Result, find
 from vlp.metrics.estimate import format_interval
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE = "report.html"
+"""Beside this file, with the sections it includes."""
 _SMOOTH_POINTS = 60
 _JPEG_QUALITY = 88
 
@@ -30,6 +31,8 @@ class Material:
     results: Sequence[Result]
     config: EvaluateConfig
     meta: Mapping[str, Any]
+    plots: Mapping[str, Sequence[Any]]
+    """Points of the curves about calibration, see `vlp.evaluate.calibration.plots`; empty without that task."""
     curves: Mapping[str, Sequence[tuple[float, float]]]
     """Per column of the training log its (step, value) pairs."""
     examples: Sequence[Mapping[str, Any]]
@@ -42,17 +45,20 @@ class Material:
 
     def findings(self, task: str, metric: str) -> list[Result]:
         """The results of a metric per finding, best first, undefined ones last."""
-        rows = [
-            row for row in self.results if (row.task, row.metric) == (task, metric) and row.finding not in (MACRO, ALL)
-        ]
+        rows = [row for row in self.results if (row.task, row.metric) == (task, metric) and row.finding not in AVERAGES]
         return sorted(rows, key=lambda row: (row.value is None, -(row.value or 0.0), row.finding))
 
 
 def html(material: Material) -> str:
     """The whole page; every text is escaped, every picture and style is inside."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(TEMPLATE).render(
         title=material.title,
         config=material.config,
         meta=material.meta,
@@ -61,6 +67,11 @@ def html(material: Material) -> str:
         diagnosis=_diagnosis(material),
         localisation=_localisation(material),
         retrieval=_retrieval(material),
+        comparison=trust.comparison(material),
+        wordings=trust.wordings(material),
+        negation=trust.negation(material),
+        anatomy=trust.anatomy(material),
+        calibration=trust.calibration(material),
         examples=[_example(example, material.folder) for example in material.examples],
     )
 
@@ -116,7 +127,7 @@ def headline(material: Material) -> list[dict[str, Any]]:
                 "" if times is None else f"; {format_interval(times.value, times.low, times.high, digits=2)} times that"
             )
         cards.append({"name": name, "what": what, "result": row, "against": against})
-    return cards
+    return cards + trust.cards(material)
 
 
 def _diagnosis(material: Material) -> dict[str, Any] | None:
@@ -125,7 +136,8 @@ def _diagnosis(material: Material) -> dict[str, Any] | None:
         return None
     rows = material.findings("classification", "auroc")
     scale = figures.scale_for([*rows, macro], low=0.4)
-    compared = [name for name in material.config.score_names if name != material.config.prompts]
+    config = material.config
+    compared = [name for name in config.score_names if name != config.prompts and name not in config.protocols]
 
     def line(row: Result) -> dict[str, Any]:
         return {
@@ -133,7 +145,7 @@ def _diagnosis(material: Material) -> dict[str, Any] | None:
             "macro": row.finding == MACRO,
             "figure": Markup(figures.interval(row, scale, reference=0.5, macro=row.finding == MACRO)),
             "precision": material.find("classification", "average_precision", row.finding),
-            "compared": [material.find("classification", f"auroc_{name}_prompts", row.finding) for name in compared],
+            "compared": [material.find("classification", f"auroc{suffix_of(name)}", row.finding) for name in compared],
             "exact": material.find("classification", "auroc_delong", row.finding),
         }
 
@@ -149,6 +161,7 @@ def _localisation(material: Material) -> dict[str, Any] | None:
     if macro is None:
         return None
     rows = material.findings("grounding", "pointing_game")
+    priors = ("pointing_game_prior", "dice_prior") if material.find("grounding", "dice_prior") else ()
     scale = figures.Scale(0.0, 1.0)
 
     def line(row: Result) -> dict[str, Any]:
@@ -162,10 +175,17 @@ def _localisation(material: Material) -> dict[str, Any] | None:
             "figure": Markup(figures.interval(row, scale, reference=reference, macro=row.finding == MACRO)),
             "dice": material.find("grounding", "dice", row.finding),
             "iou": material.find("grounding", "iou", row.finding),
+            "priors": [material.find("grounding", metric, row.finding) for metric in priors],
             "threshold": material.meta["thresholds"].get(row.finding),
         }
 
-    return {"lines": [line(row) for row in (macro, *rows)], "axis": Markup(figures.axis(scale))}
+    large = material.find("grounding", "dice", MACRO_LARGE)
+    return {
+        "lines": [line(row) for row in (macro, *rows)],
+        "axis": Markup(figures.axis(scale)),
+        "priors": bool(priors),
+        "large": large if large is not None and large.value is not None else None,
+    }
 
 
 def _retrieval(material: Material) -> dict[str, Any] | None:

@@ -1,217 +1,80 @@
 """One pass of a model over the studies of an evaluation, giving the prediction rows of every task."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from vlp.data import ShardReader
-from vlp.evaluate import grounding
-from vlp.evaluate.config import EvaluateConfig, Task
-from vlp.evaluate.predictions import OK, REFUSED, Provenance
+from vlp.evaluate import answers, grounding, prior
+from vlp.evaluate.config import EvaluateConfig, Prompts, PublishedProtocol
+from vlp.evaluate.looking import Job, Look, groups, labels_of, look, plan
+from vlp.evaluate.predictions import PARAPHRASES, PRIOR
+from vlp.evaluate.questions import Questions, positive_findings
 from vlp.inference.classify import weigh
+from vlp.inference.scoring import score
 from vlp.log import progress
-from vlp.prompts.descriptors import DescriptorSet
-from vlp.records import Certainty, Study
-from vlp.reports.findings import sentence_text
+from vlp.prompts.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from vlp.inference.engine import Engine
-    from vlp.tensors import ImageFeatures, Placement
+    from vlp.tensors import Placement
 
-NO_FRONTAL = "no frontal view"
 SCORE_TYPE = "probability"
 """Scores lie in (0, 1); the descriptor file and the report say that they are not calibrated."""
 Rows = dict[str, list[dict[str, Any]]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A study, the images of it that are looked at, and the tasks it is needed for."""
-
-    key: str
-    study: Study
-    images: tuple[int, ...]
-    tasks: frozenset[Task]
-    query: bool
-    gallery: bool
-
-    def columns(self) -> dict[str, Any]:
-        """The columns that say whose prediction a row is."""
-        shown = [self.study.images[index] for index in self.images]
-        return {
-            "dataset": self.study.source,
-            "split": self.study.split,
-            "patient_id": self.study.person.id,
-            "study_id": self.key,
-            "image_id": " ".join(image.id for image in shown),
-            "view": " ".join(image.view for image in shown),
-            "status": OK if self.images else REFUSED,
-            "status_reason": "" if self.images else NO_FRONTAL,
-        }
-
-
-def plan(reader: ShardReader, config: EvaluateConfig, findings: Sequence[str]) -> list[Job]:
-    """What has to be looked at, each study once: the scored split, regions of the threshold split, the gallery."""
-    splits = dict.fromkeys((config.split, config.threshold_split, *config.gallery))
-    jobs = []
-    for split in splits:
-        for key in reader.keys(split):
-            job = _job(reader, key, config, set(findings))
-            if job.tasks:
-                jobs.append(job)
-    return jobs
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Questions:
-    """What is asked of every study, and the columns that all answers share."""
-
-    findings: tuple[str, ...]
-    descriptors: DescriptorSet
-    provenance: Provenance
-    sides: bool = False
-    """Whether a finding is also looked for on the left and on the right, see `EvaluateConfig.grounding_prompts`."""
-
-    def texts(self, finding: str) -> tuple[str, ...]:
-        """The sentences whose maps, patch by patch the highest, are compared with the finding's regions."""
-        named = self.descriptors.of(finding, prompts="finding")[0].positive
-        if not self.sides:
-            return (named,)
-        sided = (sentence_text(finding, Certainty.PRESENT, location=side) for side in ("left", "right"))
-        return tuple(dict.fromkeys((named, *sided)))
-
-    def maps(
-        self, engine: "Engine", features: "ImageFeatures", finding: str
-    ) -> Float[np.ndarray, "image rows columns"]:
-        """The finding's map on every image."""
-        highest: np.ndarray = engine.maps_of(self.texts(finding), features).max(axis=0)
-        return highest
-
-
 def predict(engine: "Engine", reader: ShardReader, config: EvaluateConfig, *, questions: Questions) -> Rows:
-    """The rows of every task of `config`, from one look at every image.
+    """The rows of every task of `config`, and of what belongs to them, from one look at every image.
 
     Raises:
         DataError: for an image that cannot be decoded or a region that does not fit its image.
     """
-    rows: Rows = {task: [] for task in config.tasks}
-    jobs = plan(reader, config, questions.findings)
+    extra = {PRIOR: bool(questions.priors), PARAPHRASES: config.paraphrases}
+    rows: Rows = {name: [] for name in (*config.tasks, *(name for name, wanted in extra.items() if wanted))}
+    jobs = plan(reader, config, questions.findings, anatomy=questions.anatomy)
     for job in jobs:
         if not job.images:
             _refuse(rows, job, config, questions)
     seen = [job for job in jobs if job.images]
-    for group in _groups(progress(seen, description="studies through the model", unit="studies"), config.batch_images):
-        look = _look(engine, reader, group)
-        _classify(rows, look, config, questions)
-        _embed(rows, look, questions)
-        _ground(rows, look, questions)
+    for group in groups(progress(seen, description="studies through the model", unit="studies"), config.batch_images):
+        found = look(engine, reader, group)
+        _classify(rows, found, config, questions)
+        _embed(rows, found, questions)
+        _ground(rows, found, questions)
+        answers.negation(rows, found, questions)
+        answers.paraphrased(rows, found, questions)
+        answers.calibrated(rows, found, questions)
     return rows
 
 
-def resolve_findings(reader: ShardReader, config: EvaluateConfig, descriptors: DescriptorSet) -> tuple[str, ...]:
-    """The findings to ask for, in the descriptor set's own names, sorted.
-
-    Raises:
-        DataError: for a name nobody knows.
-    """
-    if config.findings != "auto":
-        return tuple(sorted({descriptors.resolve(name) for name in config.findings}))
-    positive = {
-        finding
-        for study in reader.studies(config.split)
-        for finding, certainty in study.labels.items()
-        if certainty == Certainty.PRESENT
-    }
-    return tuple(sorted(positive & set(descriptors.findings) - {"no finding"}))
-
-
-def prompts_of(descriptors: DescriptorSet, findings: Sequence[str]) -> list[tuple[str, str, str]]:
-    """(descriptor id, positive, negative) of every pair that is asked: what `prompt_set_hash` is made from."""
-    return [
-        (pair.id, pair.positive, pair.negative)
-        for finding in findings
-        for pair in descriptors.of(finding, prompts="both")
-    ]
-
-
-def _job(reader: ShardReader, key: str, config: EvaluateConfig, findings: set[str]) -> Job:
-    study = reader.study(key)
-    frontal = reader.sample(key).frontal
-    images = tuple(range(len(study.images))) if config.views == "mean" else frontal[:1]
-    scored, gallery = study.split == config.split, study.split in config.gallery
-    shown = {study.images[index].id for index in images}
-    has_region = any(
-        region.finding in findings and region.image in shown and region.kind != "point" for region in study.regions
-    )
-    wanted: dict[Task, bool] = {
-        "classification": scored,
-        "grounding": has_region and study.split in (config.split, config.threshold_split),
-        "retrieval": scored or gallery,
-    }
-    return Job(
-        key=key,
-        study=study,
-        images=images,
-        tasks=frozenset(task for task in config.tasks if wanted[task]),
-        query=scored,
-        gallery=gallery,
-    )
-
-
-def _groups(jobs: Iterator[Job], batch_images: int) -> Iterator[list[Job]]:
-    """Jobs in groups of at most `batch_images` images (or one job, however many it has)."""
-    group: list[Job] = []
-    for job in jobs:
-        if group and sum(len(one.images) for one in group) + len(job.images) > batch_images:
-            yield group
-            group = []
-        group.append(job)
-    if group:
-        yield group
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
-    """Some studies and what the model sees on their images."""
-
-    engine: "Engine"
-    jobs: list[Job]
-    places: list[tuple[int, int]]
-    """Per image (number of its job, index among the images of its study)."""
-    features: "ImageFeatures"
-    placements: "tuple[Placement, ...]"
-
-    @property
-    def owner(self) -> list[int]:
-        """Per image the number of its job."""
-        return [number for number, _ in self.places]
-
-    def asked(self, task: Task) -> list[tuple[int, Job]]:
-        """The jobs a task needs, with their numbers."""
-        return [(number, job) for number, job in enumerate(self.jobs) if task in job.tasks]
-
-
-def _look(engine: "Engine", reader: ShardReader, jobs: list[Job]) -> _Look:
-    places = [(number, index) for number, job in enumerate(jobs) for index in job.images]
-    features, placements = engine.features([engine.see(reader, jobs[number].key, index) for number, index in places])
-    return _Look(engine=engine, jobs=jobs, places=places, features=features, placements=placements)
-
-
-def _classify(rows: Rows, look: _Look, config: EvaluateConfig, questions: Questions) -> None:
+def _classify(rows: Rows, look: Look, config: EvaluateConfig, questions: Questions) -> None:
     asked = look.asked("classification")
     for name in config.score_names if asked else ():
-        evidence = weigh(
-            look.engine, look.features, questions.findings, descriptors=questions.descriptors, prompts=name
-        ).fused(look.owner)
+        values = _scored(look, name, config, questions)
         for number, job in asked:
-            scores = dict(zip(evidence.findings, evidence.scores[number].tolist(), strict=True))
+            scores = dict(zip(questions.findings, values[number].tolist(), strict=True))
             rows["classification"] += _scores(job, name, scores, questions)
 
 
-def _embed(rows: Rows, look: _Look, questions: Questions) -> None:
+def _scored(
+    look: Look, name: Prompts | PublishedProtocol, config: EvaluateConfig, questions: Questions
+) -> Float[np.ndarray, "job finding"]:
+    """One score of every study."""
+    engine, features, findings, descriptors = look.engine, look.features, questions.findings, questions.descriptors
+    if name not in get_args(Prompts):
+        return score(engine, features, findings, PROTOCOLS[name], descriptors=descriptors, owner=look.owner)
+    calibration = questions.calibration if config.weighted and name == config.prompts else None
+    pooling = None if calibration is None else calibration.pooling
+    prompts = cast(Prompts, name)
+    evidence = weigh(engine, features, findings, descriptors=descriptors, prompts=prompts, pooling=pooling)
+    return evidence.fused(look.owner).scores
+
+
+def _embed(rows: Rows, look: Look, questions: Questions) -> None:
     asked = look.asked("retrieval")
     vectors = look.engine.vectors(look.features) if asked else np.zeros((0, 0))
     for number, job in asked:
@@ -219,18 +82,31 @@ def _embed(rows: Rows, look: _Look, questions: Questions) -> None:
         rows["retrieval"].append(_case(job, vectors[own].mean(axis=0).tolist(), questions))
 
 
-def _ground(rows: Rows, look: _Look, questions: Questions) -> None:
-    if not look.asked("grounding"):
-        return
-    maps = np.stack([questions.maps(look.engine, look.features, finding) for finding in questions.findings])
-    for position, (number, index) in enumerate(look.places):
-        job = look.jobs[number]
-        if "grounding" in job.tasks:
-            one = replace(job, images=(index,))
-            rows["grounding"] += _grounded(one, maps[:, position], look.placements[position], questions)
+def _ground(rows: Rows, look: Look, questions: Questions) -> None:
+    for task, names in (("grounding", questions.findings), ("anatomy", questions.anatomy)):
+        if not any(task in job.tasks for job in look.jobs) or not names:
+            continue
+        maps = np.stack([questions.maps(look.engine, look.features, name) for name in names])
+        for position, (number, index) in enumerate(look.places):
+            job = look.jobs[number]
+            if task in job.tasks:
+                one = replace(job, images=(index,))
+                found = _grounded(one, names, maps[:, position], look.placements[position], questions)
+                rows[task] += [row for row, _ in found]
+                _add_priors(rows, found, questions)
+
+
+def _add_priors(rows: Rows, found: list[tuple[dict[str, Any], np.ndarray]], questions: Questions) -> None:
+    if PRIOR in rows:
+        rows[PRIOR] += [
+            prior.measured(row, questions.priors[row["finding"]], truth)
+            for row, truth in found
+            if row["finding"] in questions.priors
+        ]
 
 
 def _scores(job: Job, name: str, scores: Mapping[str, float | None], questions: Questions) -> list[dict[str, Any]]:
+    labels = labels_of(job, questions.findings)
     return [
         {
             **questions.provenance.columns(),
@@ -239,47 +115,46 @@ def _scores(job: Job, name: str, scores: Mapping[str, float | None], questions: 
             "score_name": name,
             "score": scores[finding],
             "score_type": SCORE_TYPE,
-            "label": str(job.study.labels[finding]) if finding in job.study.labels else None,
+            "label": labels[finding],
         }
         for finding in questions.findings
     ]
 
 
 def _case(job: Job, vector: list[float], questions: Questions) -> dict[str, Any]:
-    present = [finding for finding in questions.findings if job.study.labels.get(finding) == Certainty.PRESENT]
     return {
         **questions.provenance.columns(),
         **job.columns(),
         "query": job.query,
         "gallery": job.gallery,
-        "findings": present,
+        "findings": positive_findings(job.study.labels, questions.findings),
         "embedding": vector,
     }
 
 
-def _grounded(job: Job, maps: np.ndarray, placement: "Placement", questions: Questions) -> list[dict[str, Any]]:
-    """One row per finding that has a region on the job's one image."""
+def _grounded(
+    job: Job, names: Sequence[str], maps: np.ndarray, placement: "Placement", questions: Questions
+) -> list[tuple[dict[str, Any], Bool[np.ndarray, "rows columns"]]]:
+    """(row, true mask) of every name that has a region on the job's one image."""
     image = job.study.images[job.images[0]].id
     rows, columns = placement.original
     found = []
-    for finding, grid in zip(questions.findings, maps, strict=True):
-        truth = grounding.true_mask(job.study.regions, finding=finding, image=image, rows=rows, columns=columns)
+    for name, grid in zip(names, maps, strict=True):
+        truth = grounding.true_mask(job.study.regions, finding=name, image=image, rows=rows, columns=columns)
         if truth is None:
             continue
         kinds = sorted(
-            {region.kind for region in job.study.regions if (region.finding, region.image) == (finding, image)}
-            - {"point"}
+            {region.kind for region in job.study.regions if (region.finding, region.image) == (name, image)} - {"point"}
         )
-        found.append(
-            {
-                **questions.provenance.columns(),
-                **job.columns(),
-                "finding": finding,
-                "text": " | ".join(questions.texts(finding)),
-                "region_kind": " ".join(kinds),
-                **grounding.measure(placement.map_to_original(grid), truth),
-            }
-        )
+        row = {
+            **questions.provenance.columns(),
+            **job.columns(),
+            "finding": name,
+            "text": " | ".join(questions.texts(name)),
+            "region_kind": " ".join(kinds),
+            **grounding.measure(placement.map_to_original(grid), truth),
+        }
+        found.append((row, truth))
     return found
 
 
@@ -290,3 +165,4 @@ def _refuse(rows: Rows, job: Job, config: EvaluateConfig, questions: Questions) 
             rows["classification"] += _scores(job, name, nothing, questions)
     if "retrieval" in job.tasks:
         rows["retrieval"].append(_case(job, [], questions))
+    answers.refuse(rows, job, questions)

@@ -17,6 +17,8 @@ from vlp.errors import DataError
 FOLDER = "predictions"
 OK = "ok"
 REFUSED = "refused"
+PRIOR, PARAPHRASES = "prior", "paraphrases"
+"""Files that belong to a task without being one: maps of the mean training mask, and scores of other wordings."""
 
 _IDENTITY = {
     "dataset": "string",
@@ -32,6 +34,20 @@ _IDENTITY = {
     "status": "string",
     "status_reason": "string",
 }
+_MAP = {
+    "finding": "string",
+    "text": "string",
+    "region_kind": "string",
+    "rows": "int32",
+    "columns": "int32",
+    "peak_x": "double",
+    "peak_y": "double",
+    "hit": "bool",
+    "valid_px": "int64",
+    "truth_px": "int64",
+    "predicted_px": "list<int32>",
+    "shared_px": "list<int32>",
+}
 _OWN: Mapping[str, Mapping[str, str]] = {
     "classification": {
         "finding": "string",
@@ -40,28 +56,41 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "score_type": "string",
         "label": "string",
     },
-    "grounding": {
+    "grounding": _MAP,
+    "anatomy": _MAP,
+    PRIOR: _MAP,
+    "negation": {"finding": "string", "pos": "double", "neg": "double", "pnc": "double", "label": "string"},
+    "calibration": {
         "finding": "string",
-        "text": "string",
-        "region_kind": "string",
-        "rows": "int32",
-        "columns": "int32",
-        "peak_x": "double",
-        "peak_y": "double",
-        "hit": "bool",
-        "valid_px": "int64",
-        "truth_px": "int64",
-        "predicted_px": "list<int32>",
-        "shared_px": "list<int32>",
+        "score": "double",
+        "probability": "double",
+        "possible": "list<string>",
+        "state": "string",
+        "gate": "string",
+        "label": "string",
     },
+    PARAPHRASES: {"finding": "string", "wording": "string", "score": "double", "label": "string"},
     "retrieval": {"query": "bool", "gallery": "bool", "findings": "list<string>", "embedding": "list<float>"},
 }
 _UNIQUE: Mapping[str, tuple[str, ...]] = {
     "classification": ("study_id", "finding", "score_name"),
     "grounding": ("study_id", "image_id", "finding"),
+    "anatomy": ("study_id", "image_id", "finding"),
+    PRIOR: ("study_id", "image_id", "finding"),
+    "negation": ("study_id", "finding"),
+    "calibration": ("study_id", "finding"),
+    PARAPHRASES: ("study_id", "finding", "wording"),
     "retrieval": ("study_id",),
 }
 """What names a row: two rows with one name are an error (a retry, an augmented copy), never an average."""
+
+_NUMBERS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("score",),
+    "negation": ("pos", "neg", "pnc"),
+    "calibration": ("score", "probability"),
+    PARAPHRASES: ("score",),
+}
+"""Columns that hold a number wherever a study was not refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +191,8 @@ def _check(rows: Sequence[Mapping[str, Any]], task: str) -> None:
     if repeated:
         raise DataError(f"predictions of {task}: {repeated} rows repeat another; every row must be predicted once")
     good = [row for row in rows if row["status"] == OK]
-    undefined = sum(1 for row in good if task == "classification" and not _is_number(row["score"]))
+    numbers = _NUMBERS.get(task, ())
+    undefined = sum(1 for row in good if not all(_is_number(row[column]) for column in numbers))
     if undefined:
         raise DataError(f"predictions of {task}: {undefined} scores are not numbers; the model or its input is broken")
     if rows and not good:

@@ -3,12 +3,13 @@
 import csv
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vlp import config
 from vlp.errors import DataError
-from vlp.evaluate import classification, grounding, page, predictions, retrieval
+from vlp.evaluate import calibration, classification, grounding, negation, page, paraphrases, predictions, retrieval
 from vlp.evaluate.config import EvaluateConfig
 from vlp.evaluate.results import Result, write_results, write_text
 
@@ -36,37 +37,66 @@ def report(run: Path) -> list[Result]:
         raise DataError(f"{run}: holds no evaluation ({CONFIG_FILE} is missing); run `vlp evaluate` first")
     settings = config.load(EvaluateConfig, run / CONFIG_FILE)
     meta = _read_json(run / META_FILE)
-    results, thresholds = score(run, settings)
+    scored = score(run, settings)
     material = page.Material(
         title=f"{settings.output.name or 'vlp'}: evaluation on {settings.split} studies",
-        results=results,
+        results=scored.results,
         config=settings,
-        meta={**meta, "thresholds": thresholds},
+        meta={**meta, "thresholds": scored.thresholds},
+        plots=scored.plots,
         curves=training_curves(run),
         examples=read_examples(run),
         folder=run / EXAMPLES,
     )
-    write_results(results, run)
+    write_results(scored.results, run)
     write_text(run / "report.md", page.markdown(material))
     write_text(run / "report.html", page.html(material))
-    return results
+    return scored.results
 
 
-def score(run: Path, settings: EvaluateConfig) -> tuple[list[Result], dict[str, float]]:
-    """All results of a run's prediction files, and the mask threshold of every finding."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """What the prediction files of a run say."""
+
+    results: list[Result]
+    thresholds: dict[str, float]
+    """Mask threshold by finding."""
+    plots: dict[str, list[Any]]
+    """Points of the curves about calibration; empty without that task."""
+
+
+def score(run: Path, settings: EvaluateConfig) -> Scored:
+    """All results of a run's prediction files, with what the page draws beside them.
+
+    Raises:
+        DataError: if a file is missing or damaged.
+    """
+    assert settings.findings != "auto", "a resolved configuration lists its findings"
+    findings = settings.findings
+    rows = {task: predictions.read(run, task) for task in settings.tasks}
+    prior = predictions.read(run, predictions.PRIOR) if settings.prior else []
     results: list[Result] = []
-    thresholds: dict[str, float] = {}
-    for task in settings.tasks:
-        rows = predictions.read(run, task)
-        if task == "classification":
-            assert settings.findings != "auto", "a resolved configuration lists its findings"
-            results += classification.estimate(rows, settings, findings=settings.findings)
-        elif task == "grounding":
-            thresholds = grounding.thresholds(rows, settings)
-            results += grounding.estimate(rows, settings)
-        else:
-            results += retrieval.estimate(rows, settings)
-    return results, thresholds
+    for task, found in rows.items():
+        match task:
+            case "classification":
+                results += classification.estimate(found, settings, findings=findings)
+            case "grounding":
+                results += grounding.estimate(found, settings, prior=prior)
+            case "retrieval":
+                results += retrieval.estimate(found, settings)
+            case "negation":
+                results += negation.estimate(found, settings, findings=findings)
+            case "anatomy":
+                results += grounding.estimate_regions(found, settings, task=task, prior=prior)
+            case "calibration":
+                results += calibration.estimate(found, settings, findings=findings)
+    if settings.paraphrases:
+        results += paraphrases.estimate(predictions.read(run, predictions.PARAPHRASES), settings, findings=findings)
+    return Scored(
+        results=results,
+        thresholds=grounding.thresholds(rows["grounding"], settings) if "grounding" in rows else {},
+        plots=calibration.plots(rows["calibration"], settings, findings=findings) if "calibration" in rows else {},
+    )
 
 
 def training_curves(run: Path) -> dict[str, list[tuple[float, float]]]:

@@ -11,8 +11,12 @@ from vlp.metrics.estimate import Estimate, format_interval
 
 MACRO = "macro"
 """`Result.finding` of an average over findings."""
+MACRO_LARGE = "macro_large"
+"""`Result.finding` of an average over large findings alone."""
 ALL = "all"
 """`Result.finding` of a figure that is not about one finding."""
+AVERAGES = frozenset({MACRO, MACRO_LARGE, ALL})
+"""What stands for no single finding."""
 _DIGITS = 6
 RESULTS_FILE = "results.json"
 

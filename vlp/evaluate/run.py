@@ -3,20 +3,22 @@
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from vlp import __version__, config
 from vlp.data import ShardReader, open_shards, overlap
 from vlp.errors import DataError
-from vlp.evaluate import examples, predictions
+from vlp.evaluate import artefacts, examples, predictions, prior
 from vlp.evaluate.config import EvaluateConfig
 from vlp.evaluate.grounding import focal_findings
-from vlp.evaluate.predict import Questions, Rows, predict, prompts_of, resolve_findings
-from vlp.evaluate.predictions import Provenance
+from vlp.evaluate.predict import Rows, predict
+from vlp.evaluate.predictions import PARAPHRASES, PRIOR, Provenance
+from vlp.evaluate.questions import Questions, prompts_of, resolve_anatomy, resolve_findings
 from vlp.evaluate.report import CONFIG_FILE, META_FILE, report
 from vlp.evaluate.results import Result, write_text
 from vlp.log import get_logger
 from vlp.prompts.descriptors import DescriptorSet, load_descriptors
+from vlp.prompts.protocols import PROTOCOLS
 
 if TYPE_CHECKING:
     from vlp.inference.engine import Engine
@@ -31,9 +33,9 @@ def evaluate(settings: EvaluateConfig) -> list[Result]:
         The rows of `results.json`.
 
     Raises:
-        DataError: for shards that cannot be read, a split without studies, splits that share patients, or an output
-            folder that cannot be made.
-        CheckpointError: for a checkpoint that cannot be loaded.
+        DataError: for shards that cannot be read, a split without studies, splits that share patients, a calibration
+            that was fitted on the studies that are scored, or an output folder that cannot be made.
+        CheckpointError: for a checkpoint that cannot be loaded, or a calibration of another.
     """
     reader = open_shards(settings.shards)
     check_splits(reader, settings)
@@ -57,25 +59,27 @@ def evaluate_model(
 ) -> list[Result]:
     """As `evaluate`, for an engine and shards that are open already."""
     started = time.monotonic()
+    settings = settings.model_copy(update={"tasks": settings.all_tasks})
     _warn_of_overlap(model, reader, settings)
+    questions = _questions(model, reader, settings, findings, descriptors)
     _make_folder(settings.output)
-    questions = Questions(
-        findings=findings,
-        descriptors=descriptors,
-        provenance=_provenance(model, reader, findings, descriptors),
-        sides=settings.grounding_prompts == "sides",
-    )
     rows = predict(model, reader, settings, questions=questions)
-    answered = {task: found for task, found in rows.items() if _has_rows(task, found, settings)}
-    if not answered:
+    answered = {name: found for name, found in rows.items() if _has_rows(name, found, settings)}
+    tasks = tuple(task for task in settings.tasks if task in answered)
+    if not tasks:
         raise DataError(f"{settings.shards}: nothing in {settings.split} can be scored for {', '.join(settings.tasks)}")
-    for task, found in answered.items():
-        predictions.write(found, settings.output, task)
+    for name, found in answered.items():
+        predictions.write(found, settings.output, name)
     resolved = settings.model_copy(
         update={
-            "tasks": tuple(answered),
+            "tasks": tasks,
             "findings": findings,
             "focal": _focal(rows, settings, descriptors),
+            "large": _named(settings.large, descriptors),
+            "anatomy": questions.anatomy,
+            "prior": PRIOR in answered,
+            "paraphrases": PARAPHRASES in answered,
+            "map_thresholds": settings.map_thresholds or artefacts.map_thresholds(questions.calibration, questions),
         }
     )
     rule = examples.write(model, reader, resolved, questions=questions, rows=rows)
@@ -84,6 +88,28 @@ def evaluate_model(
     write_text(settings.output / CONFIG_FILE, config.dump(resolved))
     write_text(settings.output / META_FILE, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
     return report(settings.output)
+
+
+def _questions(
+    model: "Engine",
+    reader: ShardReader,
+    settings: EvaluateConfig,
+    findings: tuple[str, ...],
+    descriptors: DescriptorSet,
+) -> Questions:
+    """Everything that is asked, with what it takes to ask it; refused before the model looks at a single image."""
+    anatomy = resolve_anatomy(reader, settings, findings)
+    names = (*(findings if "grounding" in settings.tasks else ()), *anatomy)
+    return Questions(
+        findings=findings,
+        descriptors=descriptors,
+        provenance=_provenance(model, reader, findings, descriptors),
+        sides=settings.grounding_prompts == "sides",
+        anatomy=anatomy,
+        calibration=artefacts.load_calibration(model, reader, settings, descriptors),
+        gate=artefacts.load_gate(model, settings),
+        priors=prior.mean_masks(reader, names) if settings.prior and names else {},
+    )
 
 
 def _make_folder(folder: Path) -> None:
@@ -120,17 +146,22 @@ def check_splits(reader: ShardReader, settings: EvaluateConfig) -> None:
             )
 
 
-def _has_rows(task: str, found: list[dict[str, Any]], settings: EvaluateConfig) -> bool:
+def _has_rows(name: str, found: list[dict[str, Any]], settings: EvaluateConfig) -> bool:
     present = any(row["split"] == settings.split for row in found)
     if not present:
-        _LOGGER.warning("%s: nothing to score in %s (no labels or regions of the findings)", task, settings.split)
+        why = "no study was calibrated for" if name == "calibration" else "no labels or regions of the findings"
+        _LOGGER.warning("%s: nothing to score in %s (%s)", name, settings.split, why)
     return present
 
 
 def _focal(rows: Rows, settings: EvaluateConfig, descriptors: DescriptorSet) -> tuple[str, ...]:
-    if settings.focal != "auto":
-        return tuple(sorted({descriptors.resolve(name) for name in settings.focal}))
-    return focal_findings(rows.get("grounding", []), settings)
+    named = _named(settings.focal, descriptors)
+    return focal_findings(rows.get("grounding", []), settings) if named == "auto" else named
+
+
+def _named(names: tuple[str, ...] | Literal["auto"], descriptors: DescriptorSet) -> tuple[str, ...] | Literal["auto"]:
+    """Configured findings by their one name each, sorted."""
+    return "auto" if names == "auto" else tuple(sorted({descriptors.resolve(name) for name in names}))
 
 
 def _provenance(
@@ -161,9 +192,11 @@ def _facts(
         "sentences_origin": dict(manifest.sentences_origin),
         "licenses": dict(manifest.licenses),
         "coverage": {
-            task: {"rows": len(found), "refused_studies": predictions.refusals(found)} for task, found in rows.items()
+            task: {"rows": len(found), "refused_studies": predictions.refusals(found)}
+            for task, found in rows.items()
+            if task not in (PRIOR, PARAPHRASES)
         },
-        "notes": _notes(reader, settings, questions.descriptors),
+        "notes": [*_notes(reader, settings, questions.descriptors), *_notes_of_trust(settings, questions)],
     }
 
 
@@ -189,6 +222,31 @@ def _notes(reader: ShardReader, settings: EvaluateConfig, descriptors: Descripto
     )
     if descriptors.reviewed_by is None:
         notes.append("The descriptor vocabulary was not reviewed by a radiologist.")
+    return notes
+
+
+def _notes_of_trust(settings: EvaluateConfig, questions: Questions) -> list[str]:
+    """What published protocols are, and what probabilities rest on."""
+    notes = []
+    for name in settings.protocols:
+        protocol = PROTOCOLS[name]
+        differs = f" Ours differs: {'; '.join(protocol.differs)}." if protocol.differs else ""
+        notes.append(f"Protocol {name}: {protocol.reference}.{differs}")
+    calibration = questions.calibration
+    if calibration is not None:
+        fitted = calibration.fitted_on
+        notes.append(
+            f"Probabilities: calibration {calibration.digest}, fitted on {fitted.studies} studies of {fitted.patients} "
+            f"patients ({fitted.split} split of {fitted.archive}); they hold for studies like those."
+        )
+        missing = [name for name in questions.findings if name not in questions.calibrated]
+        if missing:
+            notes.append(f"Not calibrated, and so without a probability: {', '.join(missing)}.")
+        notes.append(
+            "No gate lies beside the calibration, so no image was refused."
+            if questions.gate is None
+            else "A gate judged every image; figures of calibration are those of the studies it lets through."
+        )
     return notes
 
 

@@ -8,26 +8,31 @@ For a descriptor d with the sentences "There is d" and "There is no d" and their
 
 so the evidence adds up to the score exactly, and a contribution speaks for the finding when it is positive and
 against it when it is negative.  The form is Xplainer's (Pellegrini et al., 2023), with the temperature the model was
-trained with in place of a fixed one.  The pair that names the finding itself is descriptor number 0.
+trained with in place of a fixed one.  The pair that names the finding itself is descriptor number 0.  Other rules of
+pooling, weights that were fitted among them, are in `vlp.inference.pooling`.
 
 Scores are similarity-based and uncalibrated: they rank images, they are not probabilities of disease.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from vlp.errors import CheckpointError, DataError
+from vlp.inference.diagnosis import DescriptorEvidence, Diagnosis, FindingEvidence, Fusion
+from vlp.inference.pooling import GeometricMean, Groups, Pooling, sigma
 from vlp.prompts.descriptors import Descriptor, DescriptorSet, Prompts, load_descriptors
+from vlp.reports.findings import NO_FINDING
 from vlp.tensors import ImageFeatures
 
-CLIP = 1e-6
-"""Probabilities are kept this far from 0 and 1, so that one descriptor cannot veto all others by itself."""
-KIND = "similarity-based, uncalibrated"
-_UNDECIDED = float(np.log(0.5))
+WORDINGS = " | "
+"""Stands between several wordings of one side of a pair, where a protocol has them (`vlp.inference.scoring`)."""
+_LEAST = 1e-300
+"""Keeps the logarithm of "no finding" as one minus the highest of the others finite."""
 
 
 class Scoring(Protocol):
@@ -41,68 +46,6 @@ class Scoring(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DescriptorEvidence:
-    """What one descriptor says about the images of one study."""
-
-    id: str
-    text: str
-    anatomy: str
-    positive: str
-    negative: str
-    positive_similarity: float
-    negative_similarity: float
-    probability: float
-    """sigma((s+ - s-) / T), in (0, 1); 0.5 is undecided."""
-    contribution: float
-    """Share in the finding's log score, relative to undecided: positive speaks for the finding."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FindingEvidence:
-    """One finding: its score and the descriptors it follows from."""
-
-    finding: str
-    score: float
-    """Geometric mean of the descriptors' probabilities, in (0, 1); similarity-based and uncalibrated."""
-    log_score: float
-    """log 1/2 plus the sum of the descriptors' contributions."""
-    descriptors: tuple[DescriptorEvidence, ...]
-    """In the order of the vocabulary; the pair that names the finding comes first."""
-
-    def strongest(self) -> tuple[DescriptorEvidence | None, DescriptorEvidence | None]:
-        """The descriptors that speak loudest for and against the finding; None where nothing does."""
-        loudest = max(self.descriptors, key=lambda descriptor: descriptor.contribution)
-        softest = min(self.descriptors, key=lambda descriptor: descriptor.contribution)
-        return (loudest if loudest.contribution > 0 else None), (softest if softest.contribution < 0 else None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Diagnosis:
-    """What the model says of one study (or one image)."""
-
-    findings: tuple[FindingEvidence, ...]
-    num_images: int
-    prompts: Prompts
-    temperature: float | None
-    """T where one was given; None: the scorer's own."""
-    vocabulary: str
-    """Version and review state of the descriptors."""
-
-    @property
-    def scores(self) -> dict[str, float]:
-        """Score by finding."""
-        return {evidence.finding: evidence.score for evidence in self.findings}
-
-    def ranked(self) -> tuple[FindingEvidence, ...]:
-        """The findings, highest score first; ties by name."""
-        return tuple(sorted(self.findings, key=lambda evidence: (-evidence.score, evidence.finding)))
-
-    def to_json(self) -> dict[str, Any]:
-        """The diagnosis as plain values, with what kind of number a score is."""
-        return {"score": KIND, "note": "research use, not a medical device", **asdict(self)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """The evidence on many images (or studies) as arrays; the fast path for evaluation."""
 
@@ -113,98 +56,134 @@ class Evidence:
     """Where each finding's descriptors begin in `descriptors`."""
     positive: Float[np.ndarray, "image descriptor"]
     negative: Float[np.ndarray, "image descriptor"]
+    """Not a number where only the positive sentence was asked."""
     probability: Float[np.ndarray, "image descriptor"]
     num_images: tuple[int, ...]
     """How many images each row stands for."""
-    prompts: Prompts
+    prompts: str
+    """What was asked: descriptors, finding, both, or the name of a protocol."""
     temperature: float | None
     vocabulary: str
+    pooling: Pooling = field(default_factory=GeometricMean)
+    fusion: Fusion = "mean"
+    """How the images of a row were brought together."""
+    one_minus_max: bool = False
+    """Whether "no finding" is one minus the highest of the other scores (Xplainer)."""
+
+    @property
+    def groups(self) -> Groups:
+        """Which descriptors belong to which finding."""
+        ids = tuple(descriptor.id for descriptor in self.descriptors)
+        return Groups(findings=self.findings, ids=ids, starts=self.starts)
 
     @property
     def counts(self) -> tuple[int, ...]:
         """How many descriptors each finding has."""
-        return tuple(int(count) for count in np.diff((*self.starts, len(self.descriptors))))
+        return self.groups.counts
 
     @property
     def contributions(self) -> Float[np.ndarray, "image descriptor"]:
-        """Each descriptor's share in the log score of its finding, relative to undecided."""
-        clipped = np.log(np.clip(self.probability, CLIP, 1.0 - CLIP))
-        shares: np.ndarray = (clipped - _UNDECIDED) / np.repeat(self.counts, self.counts)
-        return shares
+        """Each descriptor's share in the total of its finding (log score, or logit), relative to undecided."""
+        return self.pooling.contributions(self.probability, self.groups)
 
     @property
     def scores(self) -> Float[np.ndarray, "image finding"]:
-        """Geometric mean of the descriptors' probabilities per finding."""
-        result: np.ndarray = np.exp(_UNDECIDED + np.add.reduceat(self.contributions, self.starts, axis=1))
-        return result
+        """What the pooling makes of the descriptors' probabilities, per finding."""
+        scores = self.pooling.pool(self.probability, self.groups)
+        if self.one_minus_max:
+            column = self.findings.index(NO_FINDING)
+            scores[:, column] = 1.0 - np.delete(scores, column, axis=1).max(axis=1)
+        return scores
 
-    def fused(self, owner: Sequence[int]) -> "Evidence":
-        """One row per study: similarities and probabilities averaged over its images, before any logarithm.
+    def fused(self, owner: Sequence[int], *, fusion: Fusion = "mean", frontal: Sequence[bool] = ()) -> "Evidence":
+        """One row per study, from the evidence on its images, before any logarithm.
 
         Args:
             owner: per row the number of its study, 0 ... number of studies - 1, each at least once.
+            fusion: "mean": similarities and probabilities are averaged; "max": each descriptor is what the image
+                says on which it is most probable; "frontal": as "mean", over the frontal views alone.
+            frontal: per row whether it is a frontal view; needed for "frontal".
+
+        Raises:
+            DataError: for a study without a frontal view, where only these are to count.
         """
         owners = np.asarray(owner)
         assert owners.shape == (len(self.num_images),), "one owner per row"
         sizes = np.bincount(owners)
         assert sizes.min() > 0, "every study has an image"
-
-        def mean(values: np.ndarray) -> np.ndarray:
-            total = np.zeros((sizes.size, values.shape[1]))
-            np.add.at(total, owners, values)
-            averaged: np.ndarray = total / sizes[:, None]
-            return averaged
-
-        return Evidence(
-            findings=self.findings,
-            descriptors=self.descriptors,
-            starts=self.starts,
-            positive=mean(self.positive),
-            negative=mean(self.negative),
-            probability=mean(self.probability),
-            num_images=tuple(int(total) for total in np.bincount(owners, weights=self.num_images)),
-            prompts=self.prompts,
-            temperature=self.temperature,
-            vocabulary=self.vocabulary,
+        counted = np.ones(owners.size, dtype=bool)
+        if fusion == "frontal":
+            counted = np.asarray(frontal, dtype=bool)
+            assert counted.shape == owners.shape, "one view per row"
+            if np.bincount(owners[counted], minlength=sizes.size).min() == 0:
+                raise DataError("a study has no frontal view; fuse its views by mean or max")
+        together = _maximum if fusion == "max" else _mean
+        positive, negative, probability = together(
+            (self.positive[counted], self.negative[counted], self.probability[counted]), owners[counted], sizes.size
+        )
+        num_images = np.bincount(owners[counted], weights=np.asarray(self.num_images)[counted])
+        return replace(
+            self,
+            positive=positive,
+            negative=negative,
+            probability=probability,
+            num_images=tuple(int(total) for total in num_images),
+            fusion=fusion,
         )
 
     def diagnoses(self) -> list[Diagnosis]:
         """One diagnosis per row."""
-        scores, contributions = self.scores, self.contributions
+        groups, scores = self.groups, self.scores
+        contributions = self.pooling.contributions(self.probability, groups)
+        offsets = self.pooling.offsets(groups)
+        totals = offsets + groups.sums(contributions)
         return [
             Diagnosis(
                 findings=tuple(
-                    self._finding(row, column, float(scores[row, column]), contributions[row])
-                    for column in range(len(self.findings))
+                    self._finding(row, column, groups.columns(column), numbers, contributions[row])
+                    for column, numbers in enumerate(zip(scores[row], totals[row], offsets, strict=True))
                 ),
                 num_images=self.num_images[row],
                 prompts=self.prompts,
                 temperature=self.temperature,
                 vocabulary=self.vocabulary,
+                pooling=self.pooling.to_json(),
+                fusion=self.fusion,
             )
             for row in range(len(self.num_images))
         ]
 
-    def _finding(self, row: int, column: int, score: float, contributions: np.ndarray) -> FindingEvidence:
-        start = self.starts[column]
+    def _finding(
+        self, row: int, column: int, own: slice, numbers: tuple[float, float, float], contributions: np.ndarray
+    ) -> FindingEvidence:
+        score, total, offset = (float(number) for number in numbers)
+        scale = self.pooling.scale
+        if own.start == own.stop:  # "no finding" as one minus the highest of the others
+            scale, total = "log", float(np.log(max(score, _LEAST)))
+            offset = total
         return FindingEvidence(
             finding=self.findings[column],
             score=score,
-            log_score=float(np.log(score)),
+            scale=scale,
+            offset=offset,
+            total=total,
             descriptors=tuple(
-                DescriptorEvidence(
-                    id=self.descriptors[index].id,
-                    text=self.descriptors[index].text,
-                    anatomy=self.descriptors[index].anatomy,
-                    positive=self.descriptors[index].positive,
-                    negative=self.descriptors[index].negative,
-                    positive_similarity=float(self.positive[row, index]),
-                    negative_similarity=float(self.negative[row, index]),
-                    probability=float(self.probability[row, index]),
-                    contribution=float(contributions[index]),
-                )
-                for index in range(start, start + self.counts[column])
+                self._descriptor(row, index, float(contributions[index])) for index in range(own.start, own.stop)
             ),
+        )
+
+    def _descriptor(self, row: int, index: int, contribution: float) -> DescriptorEvidence:
+        descriptor, negative = self.descriptors[index], float(self.negative[row, index])
+        return DescriptorEvidence(
+            id=descriptor.id,
+            text=descriptor.text,
+            anatomy=descriptor.anatomy,
+            positive=descriptor.positive,
+            negative=descriptor.negative,
+            positive_similarity=float(self.positive[row, index]),
+            negative_similarity=None if np.isnan(negative) else negative,
+            probability=float(self.probability[row, index]),
+            contribution=contribution,
         )
 
 
@@ -216,6 +195,7 @@ def weigh(
     descriptors: DescriptorSet | None = None,
     prompts: Prompts = "both",
     temperature: float | None = None,
+    pooling: Pooling | None = None,
 ) -> Evidence:
     """The evidence for and against `findings` on every image, as arrays; every sentence is encoded once.
 
@@ -226,39 +206,98 @@ def weigh(
         descriptors: the vocabulary; None: the package's.
         prompts: whether a finding follows from its descriptors, from its own name, or from both.
         temperature: T; None: the scorer's own, by way of its logits.
+        pooling: how descriptors become a score; None: their geometric mean.
 
     Raises:
-        DataError: for an unknown finding, or a temperature that is not positive.
+        DataError: for an unknown finding, a temperature that is not positive, or a descriptor that `pooling` has no
+            weight for.
     """
     if temperature is not None and not temperature > 0:
         raise DataError(f"the temperature must be positive, not {temperature}")
-    vocabulary = descriptors if descriptors is not None else load_descriptors()
-    names = tuple(dict.fromkeys(vocabulary.resolve(name) for name in (findings or vocabulary.findings)))
+    vocabulary = descriptors if descriptors is not None else package_descriptors()
+    names = resolved(vocabulary, findings)
     asked = [vocabulary.of(name, prompts=prompts) for name in names]
     pairs = tuple(descriptor for group in asked for descriptor in group)
     sentences = tuple(dict.fromkeys(text for pair in pairs for text in (pair.positive, pair.negative)))
     row = {text: index for index, text in enumerate(sentences)}
     positive_rows, negative_rows = [row[pair.positive] for pair in pairs], [row[pair.negative] for pair in pairs]
-    similarity, logits = (values.T.astype(np.float64) for values in engine.scores(sentences, features))
-    if not (np.isfinite(similarity).all() and np.isfinite(logits).all()):
-        raise CheckpointError("the model's scores are not finite numbers; its training may have diverged")
+    similarity, logits = finite(*engine.scores(sentences, features))
     exponents = logits if temperature is None else similarity / temperature
     return Evidence(
         findings=names,
         descriptors=pairs,
-        starts=tuple(int(start) for start in np.cumsum([0, *(len(group) for group in asked[:-1])])),
+        starts=starts_of(asked),
         positive=similarity[:, positive_rows],
         negative=similarity[:, negative_rows],
-        probability=_sigma(exponents[:, positive_rows] - exponents[:, negative_rows]),
+        probability=sigma(exponents[:, positive_rows] - exponents[:, negative_rows]),
         num_images=(1,) * len(similarity),
         prompts=prompts,
         temperature=temperature,
-        vocabulary=f"version {vocabulary.version}, "
-        + (f"reviewed by {vocabulary.reviewed_by}" if vocabulary.reviewed_by else vocabulary.note or "not reviewed"),
+        vocabulary=reviewed(vocabulary),
+        pooling=pooling if pooling is not None else GeometricMean(),
     )
 
 
-def _sigma(values: np.ndarray) -> np.ndarray:
-    # By way of tanh, which does not overflow.
-    result: np.ndarray = 0.5 * (1.0 + np.tanh(0.5 * values))
-    return result
+@cache
+def package_descriptors() -> DescriptorSet:
+    """The package's own vocabulary, read once."""
+    return load_descriptors()
+
+
+def resolved(vocabulary: DescriptorSet, findings: Sequence[str] | None) -> tuple[str, ...]:
+    """The findings by their one name, each once; all of the vocabulary for None or none.
+
+    Raises:
+        DataError: for an unknown finding.
+    """
+    return tuple(dict.fromkeys(vocabulary.resolve(name) for name in (findings or vocabulary.findings)))
+
+
+def starts_of(asked: Iterable[Sequence[object]]) -> tuple[int, ...]:
+    """Where each group begins once all are laid side by side."""
+    return tuple(int(start) for start in np.cumsum([0, *(len(group) for group in asked)])[:-1])
+
+
+def finite(
+    similarity: Float[np.ndarray, "text image"], logits: Float[np.ndarray, "text image"]
+) -> tuple[Float[np.ndarray, "image text"], Float[np.ndarray, "image text"]]:
+    """An engine's scores, one row per image, in float64.
+
+    Raises:
+        CheckpointError: if any is not a number.
+    """
+    if not (np.isfinite(similarity).all() and np.isfinite(logits).all()):
+        raise CheckpointError("the model's scores are not finite numbers; its training may have diverged")
+    return similarity.T.astype(np.float64), logits.T.astype(np.float64)
+
+
+def reviewed(vocabulary: DescriptorSet) -> str:
+    """Version and review state of the descriptors, for people."""
+    return f"version {vocabulary.version}, " + (
+        f"reviewed by {vocabulary.reviewed_by}" if vocabulary.reviewed_by else vocabulary.note or "not reviewed"
+    )
+
+
+_Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _mean(arrays: _Arrays, owners: np.ndarray, num_studies: int) -> _Arrays:
+    def mean(values: np.ndarray) -> np.ndarray:
+        total = np.zeros((num_studies, values.shape[1]))
+        np.add.at(total, owners, values)
+        averaged: np.ndarray = total / np.bincount(owners, minlength=num_studies)[:, None]
+        return averaged
+
+    positive, negative, probability = arrays
+    return mean(positive), mean(negative), mean(probability)
+
+
+def _maximum(arrays: _Arrays, owners: np.ndarray, num_studies: int) -> _Arrays:
+    """Of every descriptor what the image says on which it is most probable; ties: the first image."""
+    probability = arrays[2]
+    rows = np.zeros((num_studies, probability.shape[1]), dtype=int)
+    for study in range(num_studies):
+        own = np.flatnonzero(owners == study)
+        rows[study] = own[probability[own].argmax(axis=0)]
+    positive, negative, probability = (np.take_along_axis(values, rows, axis=0) for values in arrays)
+    return positive, negative, probability

@@ -13,10 +13,13 @@ from jaxtyping import UInt8
 
 from vlp.errors import DataError
 from vlp.inference.ground import Grounding, strongest_text
+from vlp.inference.lungs import LungField
 
 _OPACITY = 0.45
 _PANEL_INCHES = 4.6
 _NOTE = "AI output, research use, not a medical device"
+_LUNGS_COLOUR = "#56b4e9"
+_LABELS = {"cosine": "cosine similarity", "segmentation score": "segmentation score, not a probability"}
 _COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#cc79a7", "#d55e00", "#0072b2")
 """Distinguishable with any colour vision (Okabe and Ito)."""
 
@@ -27,17 +30,19 @@ def write_overlay(
     answers: Sequence[Grounding],
     *,
     combined: bool = False,
+    lungs: LungField | None = None,
 ) -> None:
     """Draws the image and beside it one panel per answer; written whole or not at all.
 
-    A panel shows the map with a bar in units of the cosine, the mask's outline, the box and the peak; where nothing
-    reaches the threshold it shows the bare image and says so.
+    A panel shows the map with a bar in its units, the mask's outline, its boxes, that of the peak in full lines, and
+    the peak; where nothing reaches the threshold it shows the bare image and says so.
 
     Args:
         path: the PNG.
         pixels: the image the answers are about.
         answers: at least one.
         combined: adds a panel that gives each pixel to the text with the highest cosine there.
+        lungs: drawn as a dotted outline.
 
     Raises:
         DataError: if the file cannot be written.
@@ -58,6 +63,9 @@ def write_overlay(
     axes[0].set_title("image", fontsize=9)
     for axis, answer in zip(axes[1:], answers, strict=False):
         _draw_answer(figure, axis, answer)
+    if lungs is not None:
+        for axis in axes[: 1 + len(answers)]:
+            _draw_outline(axis, lungs.mask, color=_LUNGS_COLOUR, style="dotted")
     if combined:
         _draw_combined(axes[-1], tuple(answers))
     figure.supxlabel(_NOTE, fontsize=8)
@@ -70,11 +78,10 @@ def _draw_answer(figure: Any, axis: Any, answer: Grounding) -> None:
 
     scale = ScalarMappable(Normalize(np.nanmin(answer.map), np.nanmax(answer.map)), cmap="viridis")
     bar = figure.colorbar(scale, ax=axis, shrink=0.75, pad=0.02, alpha=_OPACITY)
-    bar.set_label("cosine similarity", fontsize=8)
+    bar.set_label(_LABELS[answer.quantity], fontsize=8)
     bar.ax.tick_params(labelsize=7)
     bar.ax.axhline(answer.threshold, color="red", linewidth=1.2)
-    below = "" if answer.mask.any() else "\nno region above the threshold"
-    axis.set_title(_wrapped(answer.text) + below, fontsize=9, parse_math=False)
+    axis.set_title(f"{_wrapped(answer.text)}\n{_place(answer)}", fontsize=9, parse_math=False)
     if not answer.mask.any():
         return
     axis.imshow(
@@ -85,20 +92,26 @@ def _draw_answer(figure: Any, axis: Any, answer: Grounding) -> None:
         extent=_extent(answer.map),
         interpolation="nearest",
     )
-    if not answer.mask.all():
-        xs, ys = np.arange(answer.mask.shape[1]) + 0.5, np.arange(answer.mask.shape[0]) + 0.5
-        axis.contour(xs, ys, answer.mask.astype(float), levels=[0.5], colors="white", linewidths=0.9)
-    if answer.box is not None:
-        _draw_box(axis, answer.box)
+    _draw_outline(axis, answer.mask, color="white", style="solid")
+    for box in answer.boxes:
+        _draw_box(axis, box, style="solid" if box == answer.box else "dashed")
     if answer.peak is not None:
         axis.plot(*answer.peak, marker="+", color="red", markersize=11, markeredgewidth=1.6)
 
 
-def _draw_box(axis: Any, box: tuple[float, float, float, float]) -> None:
+def _draw_outline(axis: Any, mask: np.ndarray, *, color: str, style: str) -> None:
+    if mask.any() and not mask.all():
+        xs, ys = np.arange(mask.shape[1]) + 0.5, np.arange(mask.shape[0]) + 0.5
+        axis.contour(xs, ys, mask.astype(float), levels=[0.5], colors=color, linestyles=style, linewidths=0.9)
+
+
+def _draw_box(axis: Any, box: tuple[float, float, float, float], *, style: str) -> None:
     from matplotlib.patches import Rectangle
 
     left, top, right, bottom = box
-    axis.add_patch(Rectangle((left, top), right - left, bottom - top, fill=False, color="red", linewidth=1.4))
+    axis.add_patch(
+        Rectangle((left, top), right - left, bottom - top, fill=False, color="red", linewidth=1.4, linestyle=style)
+    )
 
 
 def _draw_combined(axis: Any, answers: tuple[Grounding, ...]) -> None:
@@ -121,6 +134,14 @@ def _draw_combined(axis: Any, answers: tuple[Grounding, ...]) -> None:
 def _extent(values: np.ndarray) -> tuple[float, float, float, float]:
     # Pixel edges at whole numbers, so that boxes and peaks lie where their numbers say.
     return (0.0, float(values.shape[1]), float(values.shape[0]), 0.0)
+
+
+def _place(answer: Grounding) -> str:
+    if not answer.mask.any():
+        return "no region above the threshold"
+    inside = answer.where.lung_share
+    parts = [answer.where.words or "no one side or zone", f"{answer.where.area_share:.1%} of the image"]
+    return ", ".join(parts if inside is None else [*parts, f"{inside:.0%} of it in the lungs"])
 
 
 def _wrapped(text: str) -> str:

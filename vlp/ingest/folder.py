@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from vlp import log
 from vlp.errors import DataError
 from vlp.ingest.images import read_image
-from vlp.ingest.source import Source, StudyFault
+from vlp.ingest.source import LUNGS, Source, StudyFault
 from vlp.records import (
     Certainty,
     ImageFile,
@@ -35,8 +35,6 @@ from vlp.records import (
 from vlp.reports.findings import canonical
 
 FILE_NAME = "manifest.jsonl"
-LUNGS = "lungs"
-"""What the regions made from lung masks are called; not a finding of the vocabulary."""
 _CERTAINTY = {1: Certainty.PRESENT, 0: Certainty.ABSENT, -1: Certainty.UNCERTAIN}
 _VIEWS: Mapping[str, View] = {"PA": "PA", "AP": "AP", "AP SUPINE": "AP", "L": "lateral", "LATERAL": "lateral"}
 _SECTIONS = ("indication", "comparison", "findings", "impression")

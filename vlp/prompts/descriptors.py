@@ -2,12 +2,17 @@
 
 The vocabulary of the package is `descriptors.yaml` beside this file; a person may bring a file of their own in the same
 form.  The idea of diagnosing by descriptors alone is Xplainer's (Pellegrini et al., 2023); the words are ours.
+
+A file says once where its words come from, under which licence, and who reviewed them (`source`, `license`,
+`reviewed_by`); an entry may say otherwise for itself.  `vlp.prompts.lint` checks what a schema cannot.
 """
 
+import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -26,7 +31,13 @@ Form = Literal["a", "an", "mass", "plural"]
 Prompts = Literal["descriptors", "finding", "both"]
 """Which pairs a diagnosis follows from: the descriptors, the finding named directly, or both."""
 
+Laterality = Literal["left", "right", "either", "midline"]
+"""The patient's side on which a descriptor may be seen; "either": on one side or on both."""
+View = Literal["frontal", "lateral", "any"]
+"""The projection on which a descriptor can be seen."""
+
 _NAMED = "named directly"
+_DIGEST_DIGITS = 16
 
 
 class PromptPair(config.Config):
@@ -37,13 +48,31 @@ class PromptPair(config.Config):
 
 
 class DescriptorEntry(config.Config):
-    """One descriptor as written in the file."""
+    """One descriptor as written in the file: its words and their form, or its sentences in full."""
 
     id: str
-    form: Form
+    form: Form | None = None
+    """Which template makes its sentences; left out where they are written in full."""
     text: str
+    """What it is called in tables, and what the template says is there."""
     anatomy: str
     """Where one looks for it."""
+    positive: str | None = None
+    """The sentence that says it is there, in full; may hold {context}."""
+    negative: str | None = None
+    """The sentence that says it is not, in full; may hold {context}."""
+    laterality: Laterality | None = None
+    view: View = "any"
+    source: str | None = None
+    license: str | None = None
+    reviewer: str | None = None
+
+    @property
+    def sentences(self) -> "PromptPair | None":
+        """The pair of sentences that the entry writes in full, if it does."""
+        if self.positive is None or self.negative is None:
+            return None
+        return PromptPair(positive=self.positive, negative=self.negative)
 
 
 class FindingEntry(config.Config):
@@ -61,7 +90,11 @@ class DescriptorFile(config.Config):
     license: str
     reviewed_by: str | None
     """Who reviewed the vocabulary as a radiologist; null: nobody has."""
+    source: str = ""
+    """Where the words come from."""
     note: str = ""
+    anatomies: tuple[str, ...] = ()
+    """Every name under which a descriptor may say where one looks; empty: any."""
     context: str = ""
     """What ties a descriptor to its finding in the templates; {finding} stands for the finding's phrase."""
     templates: dict[Form, PromptPair]
@@ -80,6 +113,14 @@ class Descriptor:
     """The sentence that says it is there."""
     negative: str
     """The sentence that says it is not."""
+    laterality: Laterality | None = None
+    """The patient's side it belongs to; None: nothing is said of sides."""
+    view: View = "any"
+    source: str = ""
+    """Where the words come from."""
+    license: str = ""
+    reviewer: str | None = None
+    """Who reviewed it as a radiologist; None: nobody has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +135,17 @@ class DescriptorSet:
     """Per finding the pair that names it directly."""
     observed: Mapping[str, tuple[Descriptor, ...]]
     """Per finding its descriptors."""
+
+    @property
+    def all(self) -> tuple[Descriptor, ...]:
+        """Every pair of the set, finding by finding, the one that names it first."""
+        return tuple(pair for name, direct in self.named.items() for pair in (direct, *self.observed.get(name, ())))
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over every sentence and what it is asked for; equal only for equal questions."""
+        asked = [(pair.finding, pair.id, pair.positive, pair.negative) for pair in self.all]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:_DIGEST_DIGITS]
 
     @property
     def findings(self) -> tuple[str, ...]:
@@ -152,7 +204,15 @@ def load_descriptors(path: Path | str | None = None) -> DescriptorSet:
         license=content.license,
         reviewed_by=content.reviewed_by,
         note=content.note,
-        named={name: _named(name, entry.named) for name, entry in content.findings.items()},
+        named={
+            name: replace(
+                _named(name, entry.named),
+                source=content.source,
+                license=content.license,
+                reviewer=content.reviewed_by,
+            )
+            for name, entry in content.findings.items()
+        },
         observed={
             name: tuple(_observed(name, item, content) for item in entry.descriptors)
             for name, entry in content.findings.items()
@@ -180,15 +240,23 @@ def _named(finding: str, pair: PromptPair | None) -> Descriptor:
 
 
 def _observed(finding: str, entry: DescriptorEntry, content: DescriptorFile) -> Descriptor:
-    template = content.templates[entry.form]
+    wording = entry.sentences
+    if wording is None:
+        assert entry.form is not None
+        wording = content.templates[entry.form]
     context = content.context.format(finding=_phrase(finding))
     return Descriptor(
         id=entry.id,
         finding=finding,
         text=entry.text,
         anatomy=entry.anatomy,
-        positive=template.positive.format(text=entry.text, context=context),
-        negative=template.negative.format(text=entry.text, context=context),
+        positive=wording.positive.format(text=entry.text, context=context),
+        negative=wording.negative.format(text=entry.text, context=context),
+        laterality=entry.laterality,
+        view=entry.view,
+        source=content.source if entry.source is None else entry.source,
+        license=content.license if entry.license is None else entry.license,
+        reviewer=content.reviewed_by if entry.reviewer is None else entry.reviewer,
     )
 
 
@@ -225,7 +293,8 @@ def _lint_ids(content: DescriptorFile) -> list[str]:
         for name, count in Counter(entry.id for entry in entries).items()
         if count > 1
     ]
-    missing = {entry.form for entry in entries} - set(content.templates)
+    used = {entry.form for entry in entries if entry.form is not None and entry.sentences is None}
+    missing = used - set(content.templates)
     return faults + [f"templates.{form}: missing, but descriptors use it" for form in sorted(missing)]
 
 
@@ -239,9 +308,22 @@ def _lint_finding(name: str, entry: FindingEntry) -> list[str]:
         faults.append(f"findings.{name}.named: an empty sentence")
     texts = Counter(" ".join(item.text.lower().split()) for item in entry.descriptors)
     faults += [f"findings.{name}: the descriptor {text!r} is repeated" for text, count in texts.items() if count > 1]
-    faults += [
-        f"findings.{name}: descriptor {item.id!r}: empty id, text or anatomy"
-        for item in entry.descriptors
-        if not (item.id.strip() and item.text.strip() and item.anatomy.strip())
+    return faults + [
+        f"findings.{name}: descriptor {item.id!r}: {fault}" for item in entry.descriptors for fault in _lint_entry(item)
     ]
+
+
+def _lint_entry(item: DescriptorEntry) -> list[str]:
+    faults = []
+    if not (item.id.strip() and item.text.strip() and item.anatomy.strip()):
+        faults.append("empty id, text or anatomy")
+    if (item.positive is None) != (item.negative is None):
+        faults.append("give both a positive and a negative sentence, or neither")
+    elif (item.form is None) == (item.sentences is None):
+        faults.append("give either a form or the sentences in full")
+    sentences = [sentence for sentence in (item.positive, item.negative) if sentence is not None]
+    if not all(_fills(sentence, text="x", context="y") for sentence in sentences):
+        faults.append("a sentence may hold {text} and {context}, no other braces")
+    if item.sentences is not None and item.positive == item.negative:
+        faults.append("the positive and the negative sentence are the same")
     return faults

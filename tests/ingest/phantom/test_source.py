@@ -135,3 +135,20 @@ def test_the_shipped_configurations_describe_this_source(name, patients):
     source = config.validate(PhantomSource, config.read_values(CONFIGS / name)["source"], where=name)
     assert source.patients == patients
     assert source.history == HistoryConfig()
+
+
+def test_lung_fields_are_regions_where_asked_for(loaded):
+    withlungs = list(SMALL.model_copy(update={"anatomy": True}).load(SMALL.units()[0]))
+    for plain, item in zip(loaded, withlungs, strict=True):
+        assert item.study.regions[: len(plain.study.regions)] == plain.study.regions
+        lungs = item.study.regions[len(plain.study.regions) :]
+        assert [region.finding for region in lungs] == ["lungs"] * len(item.study.images)
+        for region, image, pixels in zip(lungs, item.study.images, item.pixels, strict=True):
+            assert region.image == image.id
+            mask = region.geometry.decode()
+            assert mask.shape == pixels.shape
+            assert 0.1 < mask.mean() < 0.7
+            if image.view != "lateral":  # air is darker than the rest of the body, heart and diaphragm included
+                assert pixels[mask].mean() < pixels[~mask][pixels[~mask] > 20].mean()
+                halves = mask[:, : mask.shape[1] // 2].sum(), mask[:, mask.shape[1] // 2 :].sum()
+                assert min(halves) > 0.25 * sum(halves)

@@ -10,7 +10,7 @@ from vlp.ingest.phantom.history import HistoryConfig, person
 from vlp.ingest.phantom.prose import write_report
 from vlp.ingest.phantom.rendering import RenderedStudy, render
 from vlp.ingest.phantom.truth import FINDINGS, StudyTruth
-from vlp.ingest.source import Source
+from vlp.ingest.source import LUNGS, Source
 from vlp.records import Certainty, ImageFile, LoadedStudy, Mask, Person, Region, Report, Study
 
 LICENSE = "Apache-2.0 (generated)"
@@ -32,6 +32,8 @@ class PhantomSource(Source):
     seed: int = Field(default=0, ge=0)
     size_px: int = Field(default=256, ge=64, le=2048)
     """Rows and columns of every image."""
+    anatomy: bool = False
+    """Whether the lung fields, fluid and free air included, are regions too; they are called "lungs"."""
     history: HistoryConfig = HistoryConfig()
 
     def units(self) -> Sequence[str]:
@@ -51,11 +53,12 @@ class PhantomSource(Source):
         for index in range(int(first), int(last) + 1):
             earlier: tuple[str, ...] = ()
             for truth in person(index, seed=self.seed, settings=self.history):
-                yield _study(truth, render(truth, size_px=self.size_px), earlier=earlier)
+                rendered = render(truth, size_px=self.size_px)
+                yield _study(truth, rendered, earlier=earlier, anatomy=self.anatomy)
                 earlier = (*earlier, truth.id)
 
 
-def _study(truth: StudyTruth, rendered: RenderedStudy, *, earlier: tuple[str, ...]) -> LoadedStudy:
+def _study(truth: StudyTruth, rendered: RenderedStudy, *, earlier: tuple[str, ...], anatomy: bool) -> LoadedStudy:
     images = tuple(
         ImageFile(
             id=f"{truth.id}-{view.view.lower()}",
@@ -73,6 +76,11 @@ def _study(truth: StudyTruth, rendered: RenderedStudy, *, earlier: tuple[str, ..
         for index, mask in sorted(view.masks.items())
         if mask.any()
     )
+    if anatomy:
+        regions += tuple(
+            Region(finding=LUNGS, image=image.id, geometry=Mask.encode(view.lungs["left"] | view.lungs["right"]))
+            for image, view in zip(images, rendered.views, strict=True)
+        )
     study = Study(
         id=truth.id,
         person=Person(

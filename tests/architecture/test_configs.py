@@ -4,17 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from vlp.cli.config import config_type, kind_of
-from vlp.cli.train import train_config_type
-from vlp.config import Config, dump, load
+from vlp.config import dump, load
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))
-
-
-def type_of(path: Path) -> type[Config]:
-    """Files for training are of several kinds, which they name themselves."""
-    return train_config_type(path) if kind_of(path) == "train" else config_type(kind_of(path))
 
 
 def test_there_are_configurations_of_every_kind() -> None:

@@ -1,5 +1,8 @@
 """Shards of small drawn studies, and a model that reads them almost perfectly: findings are blocks of a known grey."""
 
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +16,11 @@ from vlp.data import ShardReader, open_shards
 from vlp.data.transforms import Preprocess
 from vlp.data.writer import ShardWriter
 from vlp.evaluate.config import EvaluateConfig
+from vlp.evaluate.predictions import Provenance
+from vlp.evaluate.questions import Questions, resolve_findings
+from vlp.inference.calibration import Calibration, Figures
 from vlp.inference.engine import Engine
+from vlp.prompts.descriptors import load_descriptors
 from vlp.records import Certainty, ImageFile, LoadedStudy, Mask, Person, Region, Report, Study
 from vlp.tensors import ImageFeatures, Scores, TextFeatures, Tokens
 
@@ -111,6 +118,13 @@ def draw(number: int, split: str, *, rng: np.random.Generator, view: str = "PA")
     return LoadedStudy(study=study, pixels=(pixels,))
 
 
+def with_lungs(loaded: LoadedStudy) -> LoadedStudy:
+    """The study with the region of its background: what the model answers "There are lungs." with."""
+    mask = Mask.encode(loaded.pixels[0] == 20)
+    region = Region(finding="lungs", image=loaded.study.images[0].id, geometry=mask)
+    return replace(loaded, study=replace(loaded.study, regions=(*loaded.study.regions, region)))
+
+
 def write_shards(folder: Path, *, tests: int = 30, validations: int = 12, laterals: int = 2) -> ShardReader:
     """Shards with the given numbers of studies; `laterals` of the test studies have no frontal view."""
     rng = np.random.default_rng(0)
@@ -130,6 +144,18 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Shards with training studies and lungs, for what the smaller ones have no studies for."""
+    folder = tmp_path_factory.mktemp("whole") / "shards"
+    rng = np.random.default_rng(1)
+    with ShardWriter(folder, image_format="png") as writer:
+        for split, numbers in (("train", range(200, 212)), ("val", range(100, 112)), ("test", range(24))):
+            for number in numbers:
+                writer.write(with_lungs(draw(number, split, rng=rng)))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def engine() -> Engine:
     made = Engine(GreyModel())  # type: ignore[arg-type]
     made.fingerprint = "5a" * 32  # it comes from no checkpoint
@@ -143,12 +169,50 @@ def settings(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluate
     return EvaluateConfig(checkpoint=Path("grey"), shards=shards, output=output, **values)
 
 
+def _calibration(engine: Engine, shards: Path, **changes: Any) -> Calibration:
+    """A calibration of two findings that leaves scores as they are: p is the score, sets as at thresholds .3 and .7."""
+    one = {
+        "map": {"kind": "temperature", "temperature": 1.0},
+        "studies": 12,
+        "positives": 5,
+        "conformal": {"alpha": 0.1, "q0": 0.7, "q1": 0.7},
+        "figures": dict.fromkeys(Figures.model_fields),
+    }
+    values = {
+        "vlp_version": "0",
+        "model_fingerprint": engine.fingerprint,
+        "prompts_digest": load_descriptors().digest,
+        "preprocess_digest": "0",
+        "pooled_by": {"kind": "geometric_mean"},
+        "fitted_on": {
+            "archive": "drawn",
+            "shards_sha256": open_shards(shards).digest(),
+            "split": "val",
+            "studies": 12,
+            "patients": 6,
+        },
+        "findings": {"mass": one, "cardiomegaly": one},
+        "maps": {"mass": {"threshold": 0.4, "texts": ("There is a mass.",), "dice": 0.9, "images": 5}},
+    }
+    return Calibration.model_validate(values | changes)
+
+
+@pytest.fixture(scope="session")
+def calibration_of(engine: Engine) -> Callable[..., Calibration]:
+    """From shards, and changes, to a calibration."""
+    return partial(_calibration, engine)
+
+
+@pytest.fixture
+def questions() -> Questions:
+    provenance = Provenance(dataset_version="1", checkpoint_hash="2", prompt_set_hash="3", preprocess_hash="4")
+    return Questions(findings=tuple(sorted(GREYS)), descriptors=load_descriptors(), provenance=provenance)
+
+
 @pytest.fixture(scope="session")
 def evaluated(engine: Engine, shards: Path, settings: EvaluateConfig) -> Path:
     """The output folder of one whole evaluation."""
-    from vlp.evaluate.questions import resolve_findings
     from vlp.evaluate.run import evaluate_model
-    from vlp.prompts.descriptors import load_descriptors
 
     reader, descriptors = open_shards(shards), load_descriptors()
     findings = resolve_findings(reader, settings, descriptors)

@@ -4,22 +4,14 @@ import numpy as np
 import pytest
 
 from vlp.data import open_shards
-from vlp.errors import DataError
 from vlp.evaluate.config import EvaluateConfig
 from vlp.evaluate.predict import predict
-from vlp.evaluate.predictions import Provenance
+from vlp.evaluate.prior import mean_masks
 from vlp.evaluate.questions import Questions
 from vlp.evaluate.retrieval import Gallery
-from vlp.prompts.descriptors import load_descriptors
 from vlp.records import Mask, Region, Study
 
 FINDINGS = ("cardiomegaly", "mass", "pleural effusion")
-
-
-@pytest.fixture
-def questions() -> Questions:
-    provenance = Provenance(dataset_version="1", checkpoint_hash="2", prompt_set_hash="3", preprocess_hash="4")
-    return Questions(findings=FINDINGS, descriptors=load_descriptors(), provenance=provenance)
 
 
 def name_of(row: dict[str, object]) -> tuple[str, str, str]:
@@ -61,22 +53,6 @@ def test_regions_are_measured_on_their_own_image(engine, settings: EvaluateConfi
         assert row["region_kind"] == regions[0].kind
         assert row["truth_px"] == 256
         assert row["text"] == questions.texts(row["finding"])[0]
-
-
-def test_sides_are_the_patchwise_highest_of_the_named_and_the_sided_prompts(
-    engine, settings: EvaluateConfig, questions: Questions
-) -> None:
-    reader = open_shards(settings.shards)
-    sided = replace(questions, sides=True)
-    finding = "mass"
-    texts = sided.texts(finding)
-    assert texts[0] == questions.texts(finding)[0]
-    assert {word for text in texts for word in ("left", "right") if word in text} == {"left", "right"}
-    features, _ = engine.features([reader.image(reader.keys("test")[0], 0)])
-    one_by_one = [engine.maps_of((text,), features)[0] for text in texts]
-    rows, columns = one_by_one[0].shape[1:]
-    expected = [[max(m[0, r, c] for m in one_by_one) for c in range(columns)] for r in range(rows)]
-    assert np.allclose(sided.maps(engine, features, finding)[0], expected)
 
 
 def test_the_kind_of_a_region_is_that_of_the_measured_ones(
@@ -121,25 +97,33 @@ def test_the_gallery_can_hold_other_splits(engine, settings: EvaluateConfig, que
     assert np.linalg.norm(gallery.cases[0]["embedding"]) == pytest.approx(1.0, abs=1e-5)
 
 
-def test_only_what_a_task_needs_is_looked_at(settings: EvaluateConfig) -> None:
+def test_other_wordings_and_usual_places_come_from_the_same_look(
+    engine, settings: EvaluateConfig, questions: Questions, whole
+) -> None:
+    reader = open_shards(whole)
+    tasks = ("classification", "grounding", "negation", "anatomy")
+    asked = settings.model_copy(update={"tasks": tasks, "paraphrases": True})
+    priors = mean_masks(reader, (*FINDINGS, "lungs"))
+    rows = predict(engine, reader, asked, questions=replace(questions, anatomy=("lungs",), priors=priors))
+    assert set(rows) == {*tasks, "prior", "paraphrases"}
+    assert len(rows["negation"]) == 24 * 3
+    assert {row["finding"] for row in rows["anatomy"]} == {"lungs"}
+    assert len(rows["anatomy"]) == 24 + 12
+    located = [(row["study_id"], row["finding"]) for row in rows["grounding"] + rows["anatomy"]]
+    assert sorted((row["study_id"], row["finding"]) for row in rows["prior"]) == sorted(located)
+    truth = {(row["study_id"], row["finding"]): row["truth_px"] for row in rows["grounding"] + rows["anatomy"]}
+    assert all(row["truth_px"] == truth[row["study_id"], row["finding"]] for row in rows["prior"])
+
+
+def test_published_protocols_are_scores_of_their_own(engine, settings: EvaluateConfig, questions: Questions) -> None:
     reader = open_shards(settings.shards)
-    alone = settings.model_copy(update={"tasks": ("classification",)})
-    assert {job.key for job in plan(reader, alone, FINDINGS)} == set(reader.keys("test"))
-    grounded = plan(reader, settings.model_copy(update={"tasks": ("grounding",)}), FINDINGS)
-    assert all(job.study.regions for job in grounded)
-
-
-def test_auto_findings_have_prompts_and_positives(settings: EvaluateConfig) -> None:
-    reader, descriptors = open_shards(settings.shards), load_descriptors()
-    assert resolve_findings(reader, settings, descriptors) == FINDINGS
-    spelled = settings.model_copy(update={"findings": ("Effusion", "Mass")})
-    assert resolve_findings(reader, spelled, descriptors) == ("mass", "pleural effusion")
-    with pytest.raises(DataError, match="happiness"):
-        resolve_findings(reader, settings.model_copy(update={"findings": ("happiness",)}), descriptors)
-
-
-def test_prompt_set_follows_the_wording() -> None:
-    descriptors = load_descriptors()
-    pair = descriptors.named["mass"]
-    changed = replace(descriptors, named={**descriptors.named, "mass": replace(pair, positive="There is a big mass.")})
-    assert prompts_of(descriptors, FINDINGS) != prompts_of(changed, FINDINGS)
+    asked = settings.model_copy(update={"tasks": ("classification",), "compared_prompts": ("radzero", "xplainer")})
+    rows = predict(engine, reader, asked, questions=questions)["classification"]
+    assert {row["score_name"] for row in rows} == {"both", "radzero", "xplainer"}
+    values = {
+        name: [row["score"] for row in sorted(rows, key=name_of) if row["score_name"] == name and row["status"] == "ok"]
+        for name in ("both", "radzero", "xplainer")
+    }
+    assert len({len(one) for one in values.values()}) == 1
+    assert values["radzero"] != values["xplainer"] != values["both"]
+    assert all(0.0 < value < 1.0 for one in values.values() for value in one)

@@ -86,6 +86,24 @@ def test_a_stopped_training_goes_on_as_if_nothing_had_been(
     assert whole.results == again.results
 
 
+def test_a_stop_while_it_is_compared_loses_nothing_that_was_trained(
+    values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = segmentation.compare.evaluate_head
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(segmentation.compare, "evaluate_head", interrupted)
+        with pytest.raises(Stopped):
+            train_head(as_config(values))
+    assert not (Path(values["output"]) / "head").exists()
+    monkeypatch.setattr(segmentation._Training, "_step", lambda *_: pytest.fail("trained again"))
+    assert train_head(as_config(values)).card.trained["steps"] == 6
+
+
 def test_a_finished_run_is_left_alone_and_another_one_is_refused(
     values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

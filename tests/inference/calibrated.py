@@ -46,6 +46,7 @@ def made_gate(engine: Engine) -> Gate:
         reasons=("rotated",),
         weights=np.zeros((1, 1)),
         bias=np.array([-5.0]),
+        usual=np.zeros(1),
         spread=np.ones(1),
         directions=np.ones((1, 1)),
         residual=1.0,

@@ -6,6 +6,7 @@ from PIL import Image
 
 from vlp.errors import DataError
 from vlp.inference.ground import outline
+from vlp.inference.lungs import LungField
 from vlp.inference.overlay import save_maps, write_overlay
 
 ROWS, COLUMNS = 60, 90
@@ -75,3 +76,20 @@ def test_maps_are_saved_as_plain_numbers(tmp_path: Path) -> None:
     values = np.load(tmp_path / "map.npy", allow_pickle=False)
     assert (values.shape, values.dtype) == ((2, ROWS, COLUMNS), np.float32)
     np.testing.assert_array_equal(values[0], answer().map)
+
+
+def test_the_lung_field_is_drawn_on_the_image_and_on_every_answer(tmp_path: Path) -> None:
+    mask = np.zeros((ROWS, COLUMNS), bool)
+    mask[10:50, 5:40] = True
+    lungs = LungField(mask=mask, source="given")
+    without, with_lungs = (drawn(tmp_path / "a.png", [answer()], lungs=field) for field in (None, lungs))
+    blue = [((picture[..., 2] > 200) & (picture[..., 0] < 140)).sum() for picture in (without, with_lungs)]
+    assert blue[1] > blue[0] + 50
+
+
+def test_further_parts_have_boxes_of_their_own(tmp_path: Path) -> None:
+    values = answer().map.copy()
+    alone = drawn(tmp_path / "a.png", [outline("x", values, threshold=0.5, source="given")])
+    values[40:55, 5:30] = 0.7
+    both = drawn(tmp_path / "b.png", [outline("x", values, threshold=0.5, source="given")])
+    assert red(both) > red(alone) + 30

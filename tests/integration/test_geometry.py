@@ -4,6 +4,7 @@ The model of these tests sees brightness and nothing else, so what it points at 
 that lies around it is the engine's own.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Literal
@@ -19,7 +20,7 @@ from vlp.data.transforms import Preprocess
 from vlp.inference.engine import Engine
 from vlp.inference.ground import ground
 from vlp.ingest import read_image
-from vlp.tensors import ImageFeatures, Placement, TextFeatures
+from vlp.tensors import ImageFeatures, Placement, TextFeatures, Tokens
 
 SIDE, GRID = 64, 8
 PATCH = SIDE // GRID
@@ -28,13 +29,29 @@ FITS = ("letterbox", "stretch", "crop")
 ORIENTATIONS = range(1, 9)
 
 
+class Words:
+    """Stands where a tokenizer stands."""
+
+    max_tokens = 64
+
+    def count(self, text: str) -> int:
+        """Words of a text."""
+        return len(text.split())
+
+    def __call__(self, texts: list[str]) -> Tokens:
+        """One token a text."""
+        return Tokens(
+            ids=torch.zeros(len(texts), 1, dtype=torch.long), mask=torch.ones(len(texts), 1, dtype=torch.bool)
+        )
+
+
 class Brightness(torch.nn.Module):
     """Stands where a model stands; the map of any text is the mean brightness of each patch, in [0, 1]."""
 
     def __init__(self, fit: Literal["letterbox", "stretch", "crop"] = "letterbox", *, grid: int = GRID) -> None:
         super().__init__()
         self.config = SimpleNamespace(preprocess=Preprocess(size=SIDE, fit=fit))
-        self.tokenizer = SimpleNamespace(max_tokens=64, count=lambda text: len(text.split()))
+        self.tokenizer = Words()
         self.device = torch.device("cpu")
         self.size = (grid, grid)
 
@@ -50,6 +67,10 @@ class Brightness(torch.nn.Module):
         """The tower's features are those of the joint space."""
         return features
 
+    def encode_texts(self, tokens: Tokens) -> TextFeatures:
+        """All texts are alike."""
+        return TextFeatures(pooled=torch.zeros(len(tokens.ids), 1))
+
     def maps(self, texts: TextFeatures, images: ImageFeatures) -> Tensor:
         """The same map for every text."""
         grid = images.patches[..., 0].unflatten(1, self.size)
@@ -58,9 +79,7 @@ class Brightness(torch.nn.Module):
 
 def seeing(fit: Literal["letterbox", "stretch", "crop"] = "letterbox", *, grid: int = GRID) -> Engine:
     """A real engine around it; texts need no tower, for they change nothing."""
-    engine = Engine(Brightness(fit, grid=grid))  # type: ignore[arg-type]
-    engine._text_features = lambda texts: TextFeatures(pooled=torch.zeros(len(texts), 1))  # type: ignore[method-assign]
-    return engine
+    return Engine(Brightness(fit, grid=grid))  # type: ignore[arg-type]
 
 
 def hot_patches(shape: tuple[int, int], fit: str) -> list[tuple[np.ndarray, tuple[float, float], float, float]]:
@@ -175,7 +194,7 @@ def test_these_tests_would_notice(monkeypatch: pytest.MonkeyPatch) -> None:
         changed.setattr(Placement, "map_to_original", lambda self, values: own(self, values[:, ::-1]))
         assert farthest("tall") > 1.0
     rows, columns = SHAPES["tall"]
-    forgetful = np.array([[SIDE / columns, 0.0, 0.0], [0.0, SIDE / rows, 0.0], [0.0, 0.0, 1.0]])
+    forgetful = ((SIDE / columns, 0.0, 0.0), (0.0, SIDE / rows, 0.0))
     with monkeypatch.context() as changed:
-        changed.setattr(Placement, "_affine", lambda self: forgetful)
+        changed.setattr(Placement, "map_to_original", lambda self, values: own(replace(self, matrix=forgetful), values))
         assert farthest("tall") > 1.0

@@ -83,7 +83,7 @@ def test_ratios_are_taken_within_a_round() -> None:
 
 
 def test_verdicts_compare_with_what_is_asked() -> None:
-    fast = {"encoder": [1.0], "answers": [1.1], "re-encoded": [3.3]}
-    slow = {"encoder": [1.0], "answers": [1.11], "re-encoded": [3.3]}
+    fast = {"encoder": [1.0], "answers": [1.1], "re-encoded": [3.32]}
+    slow = {"encoder": [1.0], "answers": [1.11], "re-encoded": [3.32]}
     assert [words.endswith("NOT MET") for words in verdicts(make_lines(fast, case="x"))] == [False, False]
     assert [words.endswith("NOT MET") for words in verdicts(make_lines(slow, case="x"))] == [True, True]

@@ -1,6 +1,6 @@
 """Pictures a gate must learn to refuse: films spoiled on purpose, and drawings of things that are no chest.
 
-Nothing here needs another data set.  The drawings are meant to be many and general rather than lifelike: a gate that was
+Nothing here needs another data set.  The drawings are meant to be many and general, not lifelike: a gate that was
 fitted on them is measured on kinds of pictures that are not among them (`benchmarks/gate.py`).
 """
 
@@ -35,6 +35,21 @@ def exposed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     gamma, gain, offset = np.exp(rng.uniform(-0.3, 0.3)), rng.uniform(0.85, 1.1), rng.uniform(-0.05, 0.05)
     table = (np.linspace(0, 1, 256) ** gamma * gain + offset) * 255
     return np.asarray(np.clip(table, 0, 255).astype(np.uint8)[moved])
+
+
+def whitened(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """A film that is as good, with one lung or both white from the base up: a large effusion must never be refused."""
+    rows, columns = pixels.shape
+    side = int(rng.integers(3))  # left, right, both
+    across = np.linspace(-1, 1, columns) * (1 if side == 1 else -1)
+    shade = np.ones(columns) if side == 2 else 1 / (1 + np.exp(-across / 0.05))
+    level = rng.uniform(0.0, 0.7)
+    down = 1 / (1 + np.exp(-(np.linspace(0, 1, rows) - level) / rng.uniform(0.02, 0.1)))
+    cover = (
+        rng.uniform(0.6, 0.95) * down[:, None] * shade * np.clip((1 - np.abs(np.linspace(-1, 1, columns))) / 0.15, 0, 1)
+    )
+    white = np.maximum(pixels, np.percentile(pixels, rng.uniform(75, 95)))
+    return np.asarray((pixels * (1 - cover) + white * cover).astype(np.uint8))
 
 
 def inverted(pixels: Pixels, rng: np.random.Generator) -> Pixels:

@@ -4,7 +4,7 @@
 
 for n descriptors: what the studies do not tell apart keeps equal weights, the mean of the log odds.  A descriptor that
 is seen speaks for its finding or not at all: a negative weight would have "there is blunting of the costophrenic angle"
-speak against an effusion, which no reader of the evidence would believe.  C is chosen by cross-validation over patients.
+speak against an effusion, which no reader would believe.  C is chosen by cross-validation over patients.
 """
 
 from collections.abc import Mapping

@@ -10,9 +10,10 @@ from vlp.cli.console import print_json, print_table
 if TYPE_CHECKING:
     from vlp.inference.calibration import Calibration
 
-_COLUMNS = ("finding", "map", "studies", "with it", "ECE before", "after", "Brier before", "after", "coverage", "open")
+_COLUMNS = ("finding", "map", "studies", "with it", "ECE", "Brier", "coverage", "open")
 _NOTE = (
-    "before: the similarity score read as if it were a probability; all else cross-validated by patient.\n"
+    "before -> after; before: the similarity score read as if it were a probability; after, and all that follows: "
+    "cross-validated by patient.\n"
     "coverage: share of the studies with / without the finding whose conformal set holds that, {promise:.0%} promised; "
     "open: sets that decide nothing.\nResearch use, not a medical device."
 )
@@ -60,13 +61,13 @@ def show(calibration: "Calibration", folder: Path, *, as_json: bool) -> None:
 def _row(calibration: "Calibration", finding: str) -> tuple[str, ...]:
     one = calibration.findings[finding]
     figures = one.figures
-    numbers = (figures.ece_before, figures.ece_cv, figures.brier_before, figures.brier_cv)
     return (
         finding,
         one.map.kind,
         str(one.studies),
         str(one.positives),
-        *(_shown(number) for number in numbers),
+        f"{_shown(figures.ece_before)} -> {_shown(figures.ece_cv)}",
+        f"{_shown(figures.brier_before)} -> {_shown(figures.brier_cv)}",
         f"{_shown(figures.coverage_present_cv)} / {_shown(figures.coverage_absent_cv)}",
         _shown(figures.indeterminate_cv),
     )

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from vlp.cli.console import FAILED_CHECK, print_json, print_table
+from vlp.cli.train import train_config_type
 from vlp.config import Config, dump, load
 from vlp.errors import ConfigError
 
@@ -37,6 +38,16 @@ def config_type(kind: Kind) -> type[Config]:
     return EvaluateConfig
 
 
+def type_of(path: Path) -> type[Config]:
+    """The class that a file must satisfy: by its folder, and under configs/train by the kind it names itself.
+
+    Raises:
+        ConfigError: as `kind_of` and `train_config_type` do.
+    """
+    kind = kind_of(path)
+    return train_config_type(path) if kind == "train" else config_type(kind)
+
+
 def kind_of(path: Path) -> Kind:
     """Which verb a configuration is for: the nearest folder of its path that is named after one.
 
@@ -53,7 +64,7 @@ def kind_of(path: Path) -> Kind:
 @app.command()
 def show(path: ConfigPath, overrides: Overrides = None) -> None:
     """Print the resolved configuration: parents merged, overrides applied, defaults filled in."""
-    typer.echo(dump(load(config_type(kind_of(path)), path, overrides or [])), nl=False)
+    typer.echo(dump(load(type_of(path), path, overrides or [])), nl=False)
 
 
 @app.command()
@@ -62,7 +73,7 @@ def check(paths: Annotated[list[Path], typer.Argument(help="Files to check.")]) 
     faults = 0
     for path in paths:
         try:
-            load(config_type(kind_of(path)), path)
+            load(type_of(path), path)
         except ConfigError as error:
             typer.echo(str(error), err=True)
             faults += 1
@@ -75,7 +86,7 @@ def check(paths: Annotated[list[Path], typer.Argument(help="Files to check.")]) 
 @app.command()
 def diff(first: ConfigPath, second: ConfigPath) -> None:
     """Show every key in which two configurations differ."""
-    values = [_flatten(load(config_type(kind_of(path)), path).model_dump(mode="json")) for path in (first, second)]
+    values = [_flatten(load(type_of(path), path).model_dump(mode="json")) for path in (first, second)]
     keys = sorted({*values[0], *values[1]})
     rows = [
         (key, str(values[0].get(key, "-")), str(values[1].get(key, "-")))

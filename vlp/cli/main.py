@@ -7,11 +7,13 @@ import sys
 import typer
 
 from vlp.cli import config, index, prompts, shards
+from vlp.cli.calibrate import calibrate
 from vlp.cli.classify import classify
 from vlp.cli.console import BAD_INPUT
 from vlp.cli.demo import demo
 from vlp.cli.doctor import doctor
 from vlp.cli.evaluate import evaluate
+from vlp.cli.explain import explain
 from vlp.cli.ground import ground
 from vlp.cli.ingest import ingest
 from vlp.cli.report import report
@@ -32,6 +34,8 @@ app.command()(ingest)
 app.add_typer(shards.app, name="shards")
 app.command()(train)
 app.command()(evaluate)
+app.command()(calibrate)
+app.command()(explain)
 app.command()(report)
 app.command()(classify)
 app.command()(ground)

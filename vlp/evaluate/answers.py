@@ -1,6 +1,7 @@
 """Prediction rows of the tasks about trust: negated sentences, other wordings, probabilities and refusals."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from vlp.evaluate.looking import Job, Look, labels_of
 from vlp.evaluate.predictions import PARAPHRASES
 from vlp.evaluate.questions import Questions
 from vlp.inference.classify import weigh
-from vlp.inference.pooling import sigma
+from vlp.inference.pooling import GeometricMean, sigma
 from vlp.inference.scoring import compare
 from vlp.inference.scoring import negation as asked_both_ways
 from vlp.prompts.templates import paraphrases
@@ -52,7 +53,11 @@ def paraphrased(rows: Rows, look: Look, questions: Questions) -> None:
 
 
 def calibrated(rows: Rows, look: Look, questions: Questions) -> None:
-    """Adds score, probability and conformal set of every study, and what the gate says of its images."""
+    """Adds similarity, probability and conformal set of every study, and what the gate says of its images.
+
+    The similarity is the geometric mean of the descriptors, also where the calibration pools by weights: those are
+    fitted, so that their score is half a probability already.
+    """
     asked = look.asked("calibration")
     calibration, known = questions.calibration, questions.calibrated
     if not asked or calibration is None:
@@ -65,20 +70,20 @@ def calibrated(rows: Rows, look: Look, questions: Questions) -> None:
         prompts=calibration.prompts,
         pooling=calibration.pooling,
     )
-    scores = evidence.fused(look.owner).scores
-    refused = _refusals(look, questions)
+    fused = evidence.fused(look.owner)
+    scores, similarity = fused.scores, replace(fused, pooling=GeometricMean()).scores
+    verdicts = _verdicts(look, questions)
     for number, job in asked:
         values = []
         for column, finding in enumerate(known):
-            score = float(scores[number, column])
             probability = float(calibration.probability(finding, scores[number : number + 1, column])[0])
             values.append(
                 {
-                    "score": score,
+                    "score": float(similarity[number, column]),
                     "probability": probability,
                     "possible": sorted(calibration.conformal_set(finding, probability)),
                     "state": calibration.state(finding, probability),
-                    "gate": refused[number],
+                    "gate": verdicts[number],
                 }
             )
         rows["calibration"] += _rows(job, questions, known, values)
@@ -90,7 +95,7 @@ def refuse(rows: Rows, job: Job, questions: Questions) -> None:
         "negation": (questions.findings, dict.fromkeys(("pos", "neg", "pnc"))),
         "calibration": (
             questions.calibrated,
-            {"score": None, "probability": None, "possible": [], "state": NOT_ASSESSABLE, "gate": ""},
+            {"score": None, "probability": None, "possible": [], "state": NOT_ASSESSABLE, "gate": None},
         ),
     }
     for task, (findings, values) in nothing.items():
@@ -98,11 +103,11 @@ def refuse(rows: Rows, job: Job, questions: Questions) -> None:
             rows[task] += _rows(job, questions, findings, [values] * len(findings))
 
 
-def _refusals(look: Look, questions: Questions) -> list[str]:
-    """Per study the reason for which the gate refuses the first of its images that it refuses, "" where none is."""
-    reasons = [""] * len(look.jobs)
+def _verdicts(look: Look, questions: Questions) -> list[str | None]:
+    """Per study why the gate refuses the first of its images that it refuses; "": none of them; None: no gate."""
     if questions.gate is None:
-        return reasons
+        return [None] * len(look.jobs)
+    reasons: list[str | None] = [""] * len(look.jobs)
     for owner, verdict in zip(look.owner, questions.gate.judge(look.looked), strict=True):
         reasons[owner] = reasons[owner] or verdict.reason or ""
     return reasons

@@ -89,7 +89,7 @@ def _of(statistic: Callable[..., Statistic], column: str, **options: Any) -> _Fi
 
 _CENTRED = frozenset({"ece", "ece_equal_mass", "ece_similarity"})
 """Resampling adds noise to every bin, so that resampled errors lie above the value: their interval is shifted back."""
-_RAW = "of the uncalibrated score read as if it were a probability"
+_RAW = "of the similarity (uncalibrated, geometric mean) read as if it were a probability"
 _FIGURES: Mapping[str, tuple[str, _Figure]] = {
     "ece": (f"expected calibration error over {BINS} bins of equal width", _of(ece_statistic, "probability")),
     "ece_equal_mass": (
@@ -161,7 +161,7 @@ def estimate(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig, *, findi
             result(TASK, metric, name, member.estimate(level=config.level, reason=NO_ROWS), method=words)
             for name, member in members.items()
         ]
-    return [*results, _refused(good, draws, config)]
+    return results + _refused(good, draws, config)
 
 
 def plots(
@@ -199,14 +199,15 @@ def _centred(sampled: Sampled) -> Sampled:
     return replace(sampled, resampled=np.maximum(sampled.resampled - shift, 0.0))
 
 
-def _refused(rows: Sequence[Mapping[str, Any]], draws: Resamples, config: EvaluateConfig) -> Result:
-    """Share of studies the gate refuses, with the reasons in the method."""
-    studies = {row["study_id"]: row for row in rows}
+def _refused(rows: Sequence[Mapping[str, Any]], draws: Resamples, config: EvaluateConfig) -> list[Result]:
+    """Share of studies the gate refuses, with the reasons in the method; nothing where there was no gate."""
+    studies = {row["study_id"]: row for row in rows if row["gate"] is not None}
+    if not studies:
+        return []
     reasons = Counter(row["gate"] for row in studies.values() if row["gate"])
     values = np.array([float(bool(row["gate"])) for row in studies.values()])
-    found = draws.sample(
-        weighted_mean(values), [row["patient_id"] for row in studies.values()], n_positive=int(values.sum())
-    ).estimate(level=config.level)
+    patients = [row["patient_id"] for row in studies.values()]
+    found = draws.sample(weighted_mean(values), patients, n_positive=int(values.sum())).estimate(level=config.level)
     counts = ", ".join(f"{reason} {number}" for reason, number in sorted(reasons.items())) or "none"
     words = f"share of {len(studies)} studies of this split that the gate refuses: {counts}"
-    return result(TASK, "gate_refused", ALL, found, method=words)
+    return [result(TASK, "gate_refused", ALL, found, method=words)]

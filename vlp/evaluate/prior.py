@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from vlp.data import ShardReader
 from vlp.evaluate import grounding
 from vlp.log import progress
-from vlp.records import Study
+from vlp.records import FRONTAL, Study
 
 FRAME = 96
 """Side of the square frame that all images are scaled to before their masks are averaged."""
@@ -22,7 +22,7 @@ Priors = Mapping[str, Float[np.ndarray, "frame frame"]]
 
 
 def mean_masks(reader: ShardReader, names: Sequence[str]) -> Priors:
-    """The mean mask of every region name in the training split; none for names without a region there.
+    """The mean mask of every region name on frontal training images; none for names without a region there.
 
     Raises:
         DataError: for a mask of another size than its image.
@@ -47,9 +47,9 @@ def measured(
 
 
 def _masks(study: Study, names: set[str]) -> list[tuple[str, np.ndarray]]:
-    """(name, mask) of every image of a study that has a region of that name."""
+    """(name, mask) of every frontal image of a study that has a region of that name."""
     masks = []
-    for image in study.images:
+    for image in (one for one in study.images if one.view in FRONTAL):
         for name in sorted({region.finding for region in study.regions if region.image == image.id} & names):
             mask = grounding.true_mask(
                 study.regions, finding=name, image=image.id, rows=image.rows, columns=image.columns

@@ -239,6 +239,13 @@ def _notes_of_trust(settings: EvaluateConfig, questions: Questions) -> list[str]
             f"Probabilities: calibration {calibration.digest}, fitted on {fitted.studies} studies of {fitted.patients} "
             f"patients ({fitted.split} split of {fitted.archive}); they hold for studies like those."
         )
+        covered = sorted({1.0 - one.conformal.alpha for one in calibration.findings.values()})
+        notes.append(f"Conformal sets: nominal coverage {', '.join(f'{share:.0%}' for share in covered)}.")
+        if settings.weighted:
+            notes.append(
+                f"The main score pools descriptors by the calibration's weights ({calibration.pooling.kind}); example "
+                "studies show the geometric mean."
+            )
         missing = [name for name in questions.findings if name not in questions.calibrated]
         if missing:
             notes.append(f"Not calibrated, and so without a probability: {', '.join(missing)}.")

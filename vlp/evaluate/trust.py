@@ -76,44 +76,49 @@ def anatomy(material: "Material") -> list[dict[str, Any]]:
     ]
 
 
-_COLUMNS = {
+_PROBABILITIES = {
     "ece_similarity": "ECE of the similarity",
     "ece": "ECE",
     "ece_equal_mass": "ECE, equal mass",
     "brier": "Brier",
     "slope": "Slope",
     "intercept": "Intercept",
+}
+_DECISIONS = {
     "coverage": "Coverage",
     "coverage_present": "of present",
     "coverage_absent": "of absent",
     "set_size": "Set size",
     "decided": "Decided",
-    "error_decided": "Wrong among decided",
+    "error_decided": "wrong of these",
     "error_forced": "Wrong if forced",
     "aurc": "AURC",
 }
 
 
 def calibration(material: "Material") -> dict[str, Any] | None:
-    """Everything about probabilities: curves, the table, what the gate refused."""
+    """Everything about probabilities: curves, the tables, what the gate refused."""
     macro = material.find("calibration", "ece")
     if macro is None:
         return None
     rows = [macro, *sorted(material.findings("calibration", "ece"), key=lambda row: row.finding)]
-    refused = material.find("calibration", "gate_refused", ALL)
-    return {
-        "reliability": Markup(figures.reliability(material.plots["before"], material.plots["after"])),
-        "risk": Markup(figures.risk_coverage(material.plots["risk"])),
-        "columns": list(_COLUMNS.values()),
-        "lines": [
+
+    def table(columns: dict[str, str]) -> dict[str, Any]:
+        lines = [
             {
                 "result": row,
                 "macro": row.finding == MACRO,
-                "cells": [material.find("calibration", metric, row.finding) for metric in _COLUMNS],
+                "cells": [material.find("calibration", metric, row.finding) for metric in columns],
             }
             for row in rows
-        ],
-        "refused": refused,
+        ]
+        return {"columns": list(columns.values()), "lines": lines}
+
+    return {
+        "reliability": Markup(figures.reliability(material.plots["before"], material.plots["after"])),
+        "risk": Markup(figures.risk_coverage(material.plots["risk"])),
+        "tables": [table(_PROBABILITIES), table(_DECISIONS)],
+        "refused": material.find("calibration", "gate_refused", ALL),
     }
 
 

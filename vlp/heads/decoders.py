@@ -84,7 +84,7 @@ class LinearDecoder(Decoder):
 
 
 class PyramidDecoder(Decoder):
-    """The grid `scale` times as fine, every halving of that, down to a quarter of the encoder's; joined at the finest."""
+    """The grid `scale` times as fine, then half of that and so on down to a quarter of the encoder's, joined."""
 
     def __init__(self, config: PyramidConfig, *, width: int) -> None:
         super().__init__()

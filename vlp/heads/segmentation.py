@@ -51,7 +51,7 @@ from vlp.train.folder import RunFolder, logging_to, write_text
 from vlp.train.optimizer import make_optimizer, set_lr
 from vlp.train.saving.lock import RunLock
 from vlp.train.saving.resume import Start, find_start, refuse_other
-from vlp.train.saving.state import Progress, snapshot, versions, write_state
+from vlp.train.saving.state import Progress, describe_versions, snapshot, versions, write_state
 from vlp.train.saving.store import CheckpointStore, RetainConfig
 from vlp.train.signals import StopFlag, Stopped
 from vlp.train.watching.logbook import MetricsFile
@@ -119,7 +119,7 @@ def _train(
     else:
         training = _Training(config, folder, engine, reader, store=store, start=start, identity=identity)
         training.go(stop)
-        _finish(training, reader, target)
+        _finish(training, reader, target, stop=stop)
     head = load_head(target, engine)
     return HeadRun(folder=folder.run, head=target, card=head.card, results=read_results(folder.run))
 
@@ -140,6 +140,8 @@ class _Training:
     ) -> None:
         self.config, self.folder, self.engine, self.store, self.identity = config, folder, engine, store, identity
         self.progress = start.progress if start is not None else Progress()
+        if start is not None and (changed := describe_versions(start.state.versions, versions())):
+            _logger.warning("continuing with other versions: %s", changed)
         descriptors = load_descriptors()
         self.items = _items(config, reader)
         self.classes = _classes(config, self.items)
@@ -266,7 +268,7 @@ class _Training:
         self.store.save(self.progress.step, write)
 
 
-def _finish(training: _Training, reader: ShardReader, target: Path) -> None:
+def _finish(training: _Training, reader: ShardReader, target: Path, *, stop: StopFlag) -> None:
     """Thresholds from validation studies, the head's folder, and the comparison on the others."""
     config, network, encoder = training.config, training.network, training.encoder
     card = HeadCard(
@@ -282,12 +284,14 @@ def _finish(training: _Training, reader: ShardReader, target: Path) -> None:
         weights_sha256="",
     )
     head = Head(training.engine, card, encoder=encoder, network=network)
-    rows = {
-        split: compare.evaluate_head(
+    rows = {}
+    for split in (config.threshold_split, config.split):
+        rows[split] = compare.evaluate_head(
             head, reader, split, views=config.views, boxes=config.boxes, map_prompts=config.map_prompts
         )
-        for split in (config.threshold_split, config.split)
-    }
+        if stop:
+            _logger.info("trained; the same command compares the head with the map")
+            raise Stopped(stop.number)
     cuts = compare.choose_thresholds(rows[config.threshold_split], training.classes)
     own = cuts[compare.HEAD]
     card = card.model_copy(update={"thresholds": {name: own[name] for name in training.classes}, "threshold": own[""]})

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from vlp.config import Config
 from vlp.errors import CheckpointError, DataError, VlpError
@@ -98,6 +98,14 @@ class Isotonic(Config):
     platt: Platt
     platt_share: Share
     """e."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> "Isotonic":
+        if len(self.knots) != len(self.values):
+            raise ValueError("there is one value per knot")
+        if (np.diff(self.knots) <= 0.0).any() or (np.diff(self.values) < 0.0).any():
+            raise ValueError("knots and values must rise")
+        return self
 
     def apply(self, logits: Float[np.ndarray, " row"]) -> Float[np.ndarray, " row"]:
         """The probabilities of logits of scores."""

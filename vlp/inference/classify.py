@@ -14,7 +14,8 @@ pooling, weights that were fitted among them, are in `vlp.inference.pooling`.
 Scores are similarity-based and uncalibrated: they rank images, they are not probabilities of disease.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Protocol
@@ -133,58 +134,72 @@ class Evidence:
 
     def diagnoses(self) -> list[Diagnosis]:
         """One diagnosis per row."""
-        groups, scores = self.groups, self.scores
-        contributions = self.pooling.contributions(self.probability, groups)
-        offsets = self.pooling.offsets(groups)
+        groups = self.groups
+        owned = [groups.columns(column) for column in range(len(self.findings))]
+        contributions, offsets = self.pooling.contributions(self.probability, groups), self.pooling.offsets(groups)
         totals = offsets + groups.sums(contributions)
+        # Plain lists: taking single numbers out of arrays is what would take the time here.
+        answers = zip(self.positive, self.negative, self.probability, contributions, strict=True)
+        numbers = zip(self.scores, totals, answers, self.num_images, strict=True)
         return [
             Diagnosis(
                 findings=tuple(
-                    self._finding(row, column, groups.columns(column), numbers, contributions[row])
-                    for column, numbers in enumerate(zip(scores[row], totals[row], offsets, strict=True))
+                    self._finding(finding, own, values, members)
+                    for finding, own, values, members in zip(
+                        self.findings,
+                        owned,
+                        zip(row_scores.tolist(), row_totals.tolist(), offsets.tolist(), strict=True),
+                        self._descriptors(row_answers, owned),
+                        strict=True,
+                    )
                 ),
-                num_images=self.num_images[row],
+                num_images=num_images,
                 prompts=self.prompts,
                 temperature=self.temperature,
                 vocabulary=self.vocabulary,
                 pooling=self.pooling.to_json(),
                 fusion=self.fusion,
             )
-            for row in range(len(self.num_images))
+            for row_scores, row_totals, row_answers, num_images in numbers
         ]
 
     def _finding(
-        self, row: int, column: int, own: slice, numbers: tuple[float, float, float], contributions: np.ndarray
+        self,
+        finding: str,
+        own: slice,
+        numbers: tuple[float, float, float],
+        descriptors: tuple[DescriptorEvidence, ...],
     ) -> FindingEvidence:
-        score, total, offset = (float(number) for number in numbers)
+        score, total, offset = numbers
         scale = self.pooling.scale
         if own.start == own.stop:  # "no finding" as one minus the highest of the others
             scale, total = "log", float(np.log(max(score, _LEAST)))
             offset = total
         return FindingEvidence(
-            finding=self.findings[column],
-            score=score,
-            scale=scale,
-            offset=offset,
-            total=total,
-            descriptors=tuple(
-                self._descriptor(row, index, float(contributions[index])) for index in range(own.start, own.stop)
-            ),
+            finding=finding, score=score, scale=scale, offset=offset, total=total, descriptors=descriptors
         )
 
-    def _descriptor(self, row: int, index: int, contribution: float) -> DescriptorEvidence:
-        descriptor, negative = self.descriptors[index], float(self.negative[row, index])
-        return DescriptorEvidence(
-            id=descriptor.id,
-            text=descriptor.text,
-            anatomy=descriptor.anatomy,
-            positive=descriptor.positive,
-            negative=descriptor.negative,
-            positive_similarity=float(self.positive[row, index]),
-            negative_similarity=None if np.isnan(negative) else negative,
-            probability=float(self.probability[row, index]),
-            contribution=contribution,
-        )
+    def _descriptors(
+        self, answers: tuple[np.ndarray, ...], owned: Sequence[slice]
+    ) -> Iterator[tuple[DescriptorEvidence, ...]]:
+        """Per finding what its descriptors say, given one row of each array."""
+        shown = [
+            DescriptorEvidence(
+                id=descriptor.id,
+                text=descriptor.text,
+                anatomy=descriptor.anatomy,
+                positive=descriptor.positive,
+                negative=descriptor.negative,
+                positive_similarity=there,
+                negative_similarity=None if math.isnan(not_there) else not_there,
+                probability=probability,
+                contribution=contribution,
+            )
+            for descriptor, there, not_there, probability, contribution in zip(
+                self.descriptors, *(values.tolist() for values in answers), strict=True
+            )
+        ]
+        return (tuple(shown[own]) for own in owned)
 
 
 def weigh(

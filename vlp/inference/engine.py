@@ -4,12 +4,11 @@ The engine owns the device, the preprocessing the checkpoint was trained with, b
 """
 
 import hashlib
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -20,22 +19,25 @@ from vlp.data.cache import seen_image
 from vlp.data.reader import ShardReader
 from vlp.data.transforms import SeenImage
 from vlp.errors import BackendError, CheckpointError, DataError
-from vlp.inference import classify as classification
 from vlp.inference import ground as grounding
+from vlp.inference.diagnose import Request, diagnose
 from vlp.inference.picture import Picture, pixels_of
+from vlp.inference.remembered_texts import RememberedTexts
 from vlp.log import progress
 from vlp.model import VisionLanguageModel, checkpoint
 from vlp.tensors import ImageFeatures, Placement, TextFeatures, stack_padding
 
 if TYPE_CHECKING:
+    from vlp.inference.calibration import Calibration
+    from vlp.inference.diagnosis import Diagnosis, Fusion
+    from vlp.inference.gate import Gate
+    from vlp.inference.lungs import LungField
+    from vlp.inference.pooling import Pooling
     from vlp.prompts.descriptors import DescriptorSet, Prompts
 
-_CACHED_TEXTS = 65_536
 _SCORE_CELLS = 8_000_000
 """Text x image x patch cells scored in one go, so that many prompts on many images stay in memory."""
 _MANY_BATCHES = 8
-_INVISIBLE = frozenset({"Cf", "Cc", "Cs", "Co"})
-"""Unicode categories that never belong in a sentence: zero-width and direction marks, controls, surrogates."""
 
 
 def load(path: Path | str, *, device: str = "auto", batch_images: int = 32) -> "Engine":
@@ -79,7 +81,7 @@ class Engine:
         self.model = model.eval()
         self.folder = folder
         self._batch_images = batch_images
-        self._texts: dict[str, Tensor] = {}
+        self._texts = RememberedTexts(self.model)
 
     @property
     def device(self) -> torch.device:
@@ -165,7 +167,7 @@ class Engine:
         Raises:
             DataError: for a sentence that is empty or longer than the text tower reads.
         """
-        text = self._text_features(sentences)
+        text = self._texts.features(sentences)
         with torch.inference_mode():
             return _usable(self.model.embed_texts(text), what="sentences")
 
@@ -181,7 +183,7 @@ class Engine:
         Raises:
             DataError: for a text that is empty or longer than the text tower reads.
         """
-        return self._text_features(texts).pooled
+        return self._texts.features(texts).pooled
 
     def score_vectors(
         self, vectors: Float[Tensor, "text dim"], features: ImageFeatures
@@ -204,7 +206,7 @@ class Engine:
         Raises:
             DataError: for a text or an image that cannot be used.
         """
-        self._text_features(texts)  # refuses a bad text before many images are read
+        self._texts.features(texts)  # refuses a bad text before many images are read
         return self.scores(texts, self.features(images)[0])[0]
 
     def maps(
@@ -218,7 +220,7 @@ class Engine:
         Raises:
             DataError: for a text or an image that cannot be used.
         """
-        self._text_features(texts)
+        self._texts.features(texts)
         features, placements = self.features([image])
         return self.maps_of(texts, features)[:, 0], placements[0]
 
@@ -227,7 +229,7 @@ class Engine:
     ) -> Float[np.ndarray, "text image grid_rows grid_columns"]:
         """What `maps` gives, for images whose features are there already."""
         with torch.inference_mode():
-            values = self.model.maps(self._text_features(texts), features).float().cpu().numpy()
+            values = self.model.maps(self._texts.features(texts), features).float().cpu().numpy()
         if not np.isfinite(values).all():
             raise CheckpointError("the model's maps are not finite numbers; its training may have diverged")
         return values if features.padding is None else _without_padding(values, features)
@@ -239,25 +241,52 @@ class Engine:
         findings: Sequence[str] | None = None,
         descriptors: "DescriptorSet | None" = None,
         prompts: "Prompts" = "both",
-    ) -> "classification.Diagnosis":
+        fusion: "Fusion" = "mean",
+        pooling: "Pooling | Literal['calibrated'] | None" = None,
+        calibration: "Calibration | Literal['auto'] | None" = "auto",
+        gate: "Gate | Literal['auto'] | None" = "auto",
+        where: bool = False,
+    ) -> "Diagnosis":
         """What is to be seen on an image, or on the images of one study together, with its evidence.
+
+        The arguments are those of `vlp.inference.diagnose.Request`; a calibration and a gate that lie beside the
+        checkpoint are used unless None is given.
 
         Raises:
             DataError: for an image that cannot be used or a finding nobody knows.
+            CheckpointError: for a calibration or a gate of another model.
         """
-        images = [image] if isinstance(image, Path | str | np.ndarray) else list(image)
-        evidence = classification.weigh(
-            self, self.features(images)[0], findings, descriptors=descriptors, prompts=prompts
+        images = [image] if isinstance(image, Path | str | np.ndarray | SeenImage) else list(image)
+        request = Request(
+            findings=tuple(findings) if findings else None,
+            descriptors=descriptors,
+            prompts=prompts,
+            fusion=fusion,
+            pooling=pooling,
+            calibration=calibration,
+            gate=gate,
+            where=where,
         )
-        return evidence.fused([0] * len(images)).diagnoses()[0]
+        return diagnose(self, images, request)
 
-    def ground(self, image: Picture, text: str, *, threshold: float | None = None) -> "grounding.Grounding":
-        """Where a sentence is answered on an image.
+    def ground(
+        self,
+        image: Picture,
+        text: str,
+        *,
+        threshold: float | None = None,
+        calibration: "grounding.MapThresholds | None" = None,
+        lungs: "LungField | None" = None,
+        resolution: "grounding.Resolution" = "image",
+    ) -> "grounding.Grounding":
+        """Where a sentence is answered on an image; see `vlp.inference.ground.ground`.
 
         Raises:
             DataError: for an image or a text that cannot be used, or a threshold outside [-1, 1].
         """
-        return grounding.ground(self, image, text, threshold=threshold)
+        return grounding.ground(
+            self, image, text, threshold=threshold, calibration=calibration, lungs=lungs, resolution=resolution
+        )
 
     def _encoded(self, images: Sequence[Picture]) -> Iterator[Looked]:
         for start in _told(range(0, len(images), self._batch_images), "images through the model"):
@@ -276,38 +305,6 @@ class Engine:
 
     def _seen(self, image: Picture) -> SeenImage:
         return image if isinstance(image, SeenImage) else self.model.config.preprocess.apply(pixels_of(image))
-
-    def _text_features(self, texts: Sequence[str]) -> TextFeatures:
-        if isinstance(texts, str) or not texts:
-            raise DataError("give at least one sentence, as a list of sentences")
-        cleaned = [self._checked(text) for text in texts]
-        new = [text for text in dict.fromkeys(cleaned) if text not in self._texts]
-        if new:
-            if len(self._texts) + len(new) > _CACHED_TEXTS:
-                self._texts.clear()
-                new = list(dict.fromkeys(cleaned))
-            for start in range(0, len(new), 256):
-                part = new[start : start + 256]
-                with torch.inference_mode():
-                    pooled = self.model.encode_texts(self.model.tokenizer(part).to(self.device)).pooled
-                self._texts.update(zip(part, pooled, strict=True))
-        return TextFeatures(pooled=torch.stack([self._texts[text] for text in cleaned]))
-
-    def _checked(self, text: str) -> str:
-        kept = "".join(
-            " " if character.isspace() else character
-            for character in unicodedata.normalize("NFC", text)
-            if character.isspace() or unicodedata.category(character) not in _INVISIBLE
-        )
-        cleaned = " ".join(kept.split())
-        if not any(character.isalnum() for character in cleaned):
-            raise DataError("a text is empty: write what to look for, e.g. 'There is pleural effusion.'")
-        if cleaned not in self._texts:
-            limit = self.model.tokenizer.max_tokens
-            count = self.model.tokenizer.count(cleaned)
-            if count > limit:
-                raise DataError(f"a text has {count} tokens, the model reads at most {limit}; shorten it")
-        return cleaned
 
 
 def _told(starts: range, description: str) -> Iterator[int]:

@@ -193,6 +193,8 @@ class Gate:
     weights: Float[np.ndarray, "kind component"]
     bias: Float[np.ndarray, " kind"]
     """Log odds of each kind against a good film."""
+    usual: Float[np.ndarray, " component"]
+    """Mean of good films."""
     spread: Float[np.ndarray, " direction"]
     """Standard deviation of good films along the directions in which they differ."""
     directions: Float[np.ndarray, "direction component"]
@@ -207,19 +209,23 @@ class Gate:
     def judge(self, looked: "Looked") -> tuple[Verdict, ...]:
         """A verdict on each image that `Engine.looked` has looked at, in order."""
         raw = self.raw(inputs(looked))
+        scores = self.scored(raw)
         return tuple(
-            self._verdict(plain_reason(seen), {reason: float(values[row]) for reason, values in raw.items()})
-            for row, seen in enumerate(looked.seen)
+            self._verdict(plain_reason(seen), _row(raw, row), _row(scores, row)) for row, seen in enumerate(looked.seen)
         )
 
     def raw(self, values: Float[np.ndarray, "image input"]) -> dict[Reason, Float[np.ndarray, " image"]]:
-        """What was learned of each reason, before it is brought to the scale on which 1 is refused."""
+        """What was learned of each reason, before it is brought to the scale on which 1 is refused.
+
+        Log odds of all kinds of pictures of that reason together against good films; of the distance, its logarithm.
+        """
         components = ((values - self.centre) / self.scale) @ self.basis.T
         logits = components @ self.weights.T + self.bias
         found: dict[Reason, np.ndarray] = {}
         for kind, reason in enumerate(self.reasons):
-            found[reason] = np.maximum(found[reason], logits[:, kind]) if reason in found else logits[:, kind]
-        found["out_of_distribution"] = self._distance(components)
+            before = found.get(reason)
+            found[reason] = logits[:, kind] if before is None else np.logaddexp(before, logits[:, kind])
+        found["out_of_distribution"] = self._distance(components - self.usual)
         return found
 
     def refuse_other(self, engine: "Engine") -> None:
@@ -238,14 +244,29 @@ class Gate:
         distance: np.ndarray = np.log(np.maximum(squared, 1e-12))
         return distance
 
-    def _verdict(self, plain: Reason | None, raw: Mapping[Reason, float]) -> Verdict:
-        scores = {
-            reason: (value - self.middle[reason]) / (self.limit[reason] - self.middle[reason])
-            for reason, value in raw.items()
+    def scored(self, raw: Mapping[Reason, np.ndarray]) -> dict[Reason, Float[np.ndarray, " image"]]:
+        """What `raw` gives on the scale on which 0 is the middle of good films and 1 is refused."""
+        return {
+            reason: (values - self.middle[reason]) / (self.limit[reason] - self.middle[reason])
+            for reason, values in raw.items()
         }
-        worst = max(scores, key=lambda reason: scores[reason])
-        reason = plain or (worst if scores[worst] >= 1.0 else None)
-        return Verdict(accepted=reason is None, reason=reason, score=scores[worst], scores=MappingProxyType(scores))
+
+    def _verdict(self, plain: Reason | None, raw: Mapping[Reason, float], scores: Mapping[Reason, float]) -> Verdict:
+        score = max(scores.values())
+        learned = [reason for reason in scores if scores[reason] >= 1.0]
+        # The distance says only that something is wrong; where a kind of picture fits, that is the better answer.
+        named = [reason for reason in learned if reason != "out_of_distribution"] or learned
+        reason = plain or max(named, key=lambda one: raw[one], default=None)
+        return Verdict(
+            accepted=reason is None,
+            reason=reason,
+            score=score if plain is None else max(score, 1.0),
+            scores=MappingProxyType(dict(scores)),
+        )
+
+
+def _row(values: Mapping[Reason, np.ndarray], row: int) -> dict[Reason, float]:
+    return {reason: float(column[row]) for reason, column in values.items()}
 
 
 def save(gate: Gate, path: Path) -> Path:
@@ -315,7 +336,7 @@ def _parsed(values: Mapping[str, Any]) -> Gate:
     return gate
 
 
-_ARRAYS = ("centre", "scale", "basis", "weights", "bias", "spread", "directions")
+_ARRAYS = ("centre", "scale", "basis", "weights", "bias", "usual", "spread", "directions")
 
 
 def _numbers(values: Mapping[Any, Any]) -> Mapping[Reason, float]:
@@ -327,7 +348,7 @@ def _check(gate: Gate) -> None:
     (width,), (components, basis_width) = gate.centre.shape, gate.basis.shape
     shapes = {
         "scale": (width,), "basis": (components, width), "weights": (len(gate.reasons), components),
-        "bias": (len(gate.reasons),), "directions": (len(gate.spread), components),
+        "bias": (len(gate.reasons),), "usual": (components,), "directions": (len(gate.spread), components),
     }  # fmt: skip
     if basis_width != width or any(getattr(gate, name).shape != shape for name, shape in shapes.items()):
         raise ValueError("shapes")
@@ -337,5 +358,8 @@ def _check(gate: Gate) -> None:
         raise ValueError("names")
     if not asked == set(gate.middle) == set(gate.limit) or any(gate.limit[one] <= gate.middle[one] for one in asked):
         raise ValueError("limits")
-    if not all(np.isfinite(getattr(gate, name)).all() for name in _ARRAYS) or not (gate.scale > 0).all():
+    if (
+        not all(np.isfinite(getattr(gate, name)).all() for name in _ARRAYS)
+        or not min(gate.scale.min(), gate.spread.min()) > 0
+    ):
         raise ValueError("numbers")

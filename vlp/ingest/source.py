@@ -18,8 +18,10 @@ class StudyFault:
     message: str
     """What was wrong and where in the archive (a line, a file the person gave), never whose study it was."""
 
+
 LUNGS = "lungs"
 """What regions of lung fields are called; not a finding of the vocabulary."""
+
 
 class Source(Config, ABC):
     """An archive.  Subclasses add `kind: Literal[...] = ...`, the name configurations choose them by.

@@ -84,7 +84,7 @@ def ablation(evidence: Evidence) -> Row:
                 worst, studied = min(worst, spearman(shown, losses)), studied + 1
     test, what, rule = "descriptor ablation", "lowest rank agreement", "Spearman = 1"
     if not studied:
-        return missing(test, what, f"no finding has {_FEWEST} descriptors", rule=rule)
+        return missing(test, what, f"no finding has {_FEWEST} descriptors that differ", rule=rule)
     return checked(
         test,
         what,

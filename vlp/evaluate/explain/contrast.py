@@ -214,4 +214,4 @@ def _other_sides(sample: Sample) -> Iterator[tuple[int, str, str]]:
 
 
 def _few_sides(count: int) -> str:
-    return f"{count} findings are surely on one side only, and not on both sides in turn; look at more studies"
+    return f"needs findings on the left and others on the right; {count} are surely on one side, not some on either"

@@ -190,8 +190,7 @@ def _curves_json(drawn: Curves) -> dict[str, Any]:
         "images": len(drawn.patients),
         "mean_similarity": {
             f"{way}, {fill}": {
-                order: drawn.values[way, fill, order].mean(axis=0).tolist()
-                for order in ("map", "random", "moved")
+                order: drawn.values[way, fill, order].mean(axis=0).tolist() for order in ("map", "random", "moved")
             }
             for way in WAYS
             for fill in FILLS

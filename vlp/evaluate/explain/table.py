@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from vlp.metrics.estimate import Estimate, format_interval
+from vlp.metrics.estimate import DEGENERATE, Estimate, format_interval
 
 Outcome = Literal["passed", "failed", "reported", "not run"]
 _MAX_DIGITS = 6
@@ -53,12 +53,15 @@ def checked(test: str, what: str, value: float, *, kept: bool, rule: str, n: int
 def estimated(test: str, what: str, estimate: Estimate, *, method: str, above: float | None = None) -> Row:
     """A figure with its interval; with `above`, the whole interval must lie above that value.
 
-    A figure without an interval keeps no rule: too little was seen to say so, and the row says that it was not run.
+    Where too little was seen for an interval, the row says that the test was not run.  Where all cases agree, so that
+    resampling gives an interval of no width, a value that breaks the rule fails, and one that keeps it proves nothing.
     """
     rule = "" if above is None else f"interval > {above:g}"
     outcome: Outcome = "reported"
     words = f"{method}; {estimate.method} ({estimate.level:.0%})"
-    if estimate.value is None or (above is not None and estimate.low is None):
+    if above is not None and estimate.reason == DEGENERATE and estimate.value is not None and estimate.value <= above:
+        outcome = "failed"
+    elif estimate.value is None or (above is not None and estimate.low is None):
         outcome = "not run"
         words = f"{words}; too few or too equal cases for an interval: {estimate.reason}"
     elif above is not None:

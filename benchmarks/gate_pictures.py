@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -56,7 +57,20 @@ def _wood(rng: Generator) -> Pixels:
     return _stretched(np.sin(rng.uniform(6, 30) * rings + grain) + 0.2 * rng.standard_normal((rows, columns)))
 
 
-WORDS = tuple("the patient was referred for review of history date number total invoice please return signed".split())
+WORDS = (
+    "the",
+    "patient",
+    "was",
+    "referred",
+    "for",
+    "history",
+    "date",
+    "number",
+    "total",
+    "invoice",
+    "please",
+    "signed",
+)
 
 
 def _form(rng: Generator) -> Pixels:
@@ -91,7 +105,7 @@ def _chart(rng: Generator) -> Pixels:
             cv2.polylines(page, [points], False, int(rng.integers(0, 150)), int(rng.integers(1, 3)), cv2.LINE_AA)
         return page
     edges = np.linspace(30, columns - 15, int(rng.integers(4, 13))).astype(int)
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in pairwise(edges):
         top = int(rng.uniform(15, rows - 25))
         cv2.rectangle(page, (int(left), top), (int(right) - 4, rows - 21), int(rng.integers(40, 200)), -1)
     return page
@@ -182,9 +196,9 @@ def _hand(rng: Generator) -> Pixels:
             body.oval(body.tissue, wrist + reach * (start + end) / 2, (15, 34), 70, int(np.degrees(angle)) + 90)
     for _ in range(8):
         body.oval(body.bones, wrist + rng.uniform(-25, 25, 2) * (1, 0.5), (9, 9), 100)
-    body.bone(wrist + (-14, 10), (114, 320), 16)
-    body.bone(wrist + (14, 10), (146, 320), 13)
-    body.oval(body.tissue, wrist + (0, 20), (55, 90), 70)
+    body.bone(wrist + np.array((-14, 10)), (114, 320), 16)
+    body.bone(wrist + np.array((14, 10)), (146, 320), 13)
+    body.oval(body.tissue, wrist + np.array((0, 20)), (55, 90), 70)
     return body.film()
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from vlp.cli.config import type_of
 from vlp.config import dump, load
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -58,3 +58,28 @@ def test_faults_are_faults_of_the_input(app: typer.Typer, settings: Path) -> Non
         CliRunner().invoke(app, [str(settings), "resample=5"], catch_exceptions=False)
     with pytest.raises(DataError, match="not a folder of shards"):
         CliRunner().invoke(app, [str(settings)], catch_exceptions=False)
+
+
+def test_what_stands_beside_the_main_figures_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rows = [
+        replace(ROW, metric="auroc_difference", value=0.0123, low=-0.001, high=0.02),
+        replace(ROW, task="grounding", metric="dice", finding="macro_large"),
+        replace(ROW, task="calibration", metric="gate_refused", finding="all"),
+        replace(ROW, task="negation", metric="auroc_pnc"),
+        replace(ROW, task="negation", metric="polarity_accuracy"),
+        replace(ROW, task="anatomy", metric="dice", finding="lungs"),
+        replace(ROW, task="anatomy", metric="iou", finding="lungs"),
+        replace(ROW, task="calibration", metric="ece", value=0.031, low=0.02, high=0.04),
+        replace(ROW, task="calibration", metric="coverage"),
+    ]
+    show(rows, tmp_path, as_json=False)
+    shown = capsys.readouterr().out
+    for words in (
+        "0.012 [-0.001, 0.020]",
+        "macro_large",
+        "the gate refuses",
+        "Negation",
+        "lungs",
+        "0.031 [0.020, 0.040]",
+    ):
+        assert words in shown

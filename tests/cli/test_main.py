@@ -9,7 +9,10 @@ from vlp.cli.main import app, main
 from vlp.errors import VlpError
 from vlp.train.signals import Stopped
 
-VERBS = {"ingest", "shards", "train", "evaluate", "report", "classify", "ground", "index", "config", "doctor", "demo"}
+VERBS = {
+    "ingest", "shards", "train", "evaluate", "calibrate", "explain", "report", "classify", "ground", "prompts", "embed",
+    "index", "config", "doctor", "demo",
+}  # fmt: skip
 Run = tuple[int, str, str]
 
 

@@ -18,6 +18,7 @@ from vlp.data.writer import ShardWriter
 from vlp.evaluate.config import EvaluateConfig
 from vlp.evaluate.predictions import Provenance
 from vlp.evaluate.questions import Questions, resolve_findings
+from vlp.evaluate.run import evaluate_model
 from vlp.inference.calibration import Calibration, Figures
 from vlp.inference.engine import Engine
 from vlp.prompts.descriptors import load_descriptors
@@ -212,9 +213,33 @@ def questions() -> Questions:
 @pytest.fixture(scope="session")
 def evaluated(engine: Engine, shards: Path, settings: EvaluateConfig) -> Path:
     """The output folder of one whole evaluation."""
-    from vlp.evaluate.run import evaluate_model
 
     reader, descriptors = open_shards(shards), load_descriptors()
+    findings = resolve_findings(reader, settings, descriptors)
+    evaluate_model(engine, reader, settings, findings=findings, descriptors=descriptors)
+    return settings.output
+
+
+@pytest.fixture(scope="session")
+def trusted(
+    engine: Engine, whole: Path, calibration_of: Callable[..., Calibration], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The output folder of an evaluation that was asked for everything."""
+    folder = tmp_path_factory.mktemp("trusted")
+    (folder / "calibration.json").write_text(calibration_of(whole).to_json())
+    reader, descriptors = open_shards(whole), load_descriptors()
+    settings = EvaluateConfig(
+        checkpoint=Path("grey"),
+        shards=whole,
+        output=folder / "out",
+        tasks=("classification", "grounding", "retrieval", "negation", "anatomy"),
+        compared_prompts=("finding", "radzero"),
+        calibration=folder,
+        prior=True,
+        paraphrases=True,
+        resamples=100,
+        examples=1,
+    )
     findings = resolve_findings(reader, settings, descriptors)
     evaluate_model(engine, reader, settings, findings=findings, descriptors=descriptors)
     return settings.output

@@ -7,6 +7,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from vlp.config import validate
 from vlp.evaluate.classification import estimate
 from vlp.evaluate.config import EvaluateConfig
+from vlp.metrics.bootstrap import Resamples
+from vlp.metrics.ranking import sample_auroc
 
 LABELS = ("present", "absent", "uncertain", None)
 
@@ -90,3 +92,46 @@ def test_few_positives_get_delongs_interval_where_it_holds() -> None:
     alone = named(estimate(table(patients=60), config(), findings=("mass",)))
     assert "DeLong" in alone["auroc_delong", "mass"].method
     assert ("auroc_delong", "mass") not in named(estimate(table(patients=40), config(), findings=("mass",)))
+
+
+def test_differences_are_paired() -> None:
+    """A score and itself with noise: the interval is that of the difference, not of two independent figures."""
+    rows = table(patients=30)
+    results = named(estimate(rows, config(resamples=400), findings=("mass", "nodule")))
+    found, main, other = (results[metric, "macro"] for metric in ("auroc_difference", "auroc", "auroc_finding_prompts"))
+    assert found.value == pytest.approx(main.value - other.value, abs=1e-6)
+    assert "both prompts minus that of finding prompts" in found.method
+    draws = Resamples.draw([row["patient_id"] for row in rows], resamples=400, seed=0)
+    resampled = {}
+    for name in ("both", "finding"):
+        parts = []
+        for finding in ("mass", "nodule"):
+            own = [
+                row for row in rows
+                if (row["finding"], row["score_name"]) == (finding, name) and row["label"] in ("present", "absent")
+            ]  # fmt: skip
+            labels = [int(row["label"] == "present") for row in own]
+            patients = [row["patient_id"] for row in own]
+            parts.append(sample_auroc(draws, labels, [row["score"] for row in own], patients).resampled)
+        resampled[name] = np.mean(parts, axis=0)
+    low, high = np.quantile(resampled["both"] - resampled["finding"], (0.025, 0.975))
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-6)
+    same = [{**row, "score": 0.0} | {"score": float(hash(row["study_id"]) % 97)} for row in rows]
+    alike = named(estimate(same, config(), findings=("mass", "nodule")))["auroc_difference", "macro"]
+    assert (alike.value, alike.low) == (0.0, None)
+
+
+def test_further_differences_carry_the_name_of_the_score() -> None:
+    rows = table() + [{**row, "score_name": "radzero"} for row in table(seed=1) if row["score_name"] == "both"]
+    settings = config(compared_prompts=["finding", "radzero"])
+    results = named(estimate(rows, settings, findings=("mass",)))
+    main, other = results["auroc", "macro"].value, results["auroc_radzero_protocol", "macro"].value
+    assert results["auroc_difference_radzero_protocol", "macro"].value == pytest.approx(main - other, abs=1e-6)
+    assert ("auroc_difference", "macro") in results
+
+
+def test_a_difference_to_nothing_is_undefined() -> None:
+    """A score without rows (its predictions were made by another configuration) has no average to compare with."""
+    results = named(estimate(table(), config(compared_prompts=["radzero"]), findings=("mass",)))
+    assert results["auroc_difference", "macro"].value is None
+    assert results["auroc", "macro"].value is not None

@@ -3,7 +3,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vlp.evaluate.figures import Scale, axis, curve, interval, running_mean, scale_for
+from vlp.evaluate.figures import Scale, axis, curve, interval, reliability, risk_coverage, running_mean, scale_for
 from vlp.evaluate.results import Result
 
 
@@ -59,3 +59,25 @@ def test_curves_of_any_size_stay_inside(values: list[float]) -> None:
 
 def test_running_mean_looks_back_only() -> None:
     assert running_mean([(0, 1.0), (1, 3.0), (2, 5.0)], 2) == [(0, 1.0), (1, 2.0), (2, 4.0)]
+
+
+def test_points_of_a_reliability_plot_lie_where_they_should() -> None:
+    drawn = reliability([(0.5, 0.25, 10)], [(0.0, 0.0, 90), (1.0, 1.0, 10)])
+    dots = re.findall(r'<circle class="dot (\w+)" cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)"', drawn)
+    before, low, high = (tuple(map(float, dot[1:])) for dot in dots[:3])
+    assert [dot[0] for dot in dots[:3]] == ["before", "after", "after"]
+    assert low[0] < before[0] < high[0]
+    assert before[0] == pytest.approx((low[0] + high[0]) / 2)
+    assert before[1] == pytest.approx(low[1] + (high[1] - low[1]) / 4)
+    assert low[2] > high[2], "more studies, larger point"
+    assert "NaN" not in reliability([], [])
+
+
+def test_a_risk_curve_falls_to_the_right_of_nothing() -> None:
+    drawn = risk_coverage([(0.5, 0.0), (1.0, 0.2)])
+    path = re.search(r'<polyline class="line" points="([^"]+)"', drawn)
+    assert path is not None
+    (x0, y0), (x1, y1) = (map(float, point.split(",")) for point in path.group(1).split())
+    assert x0 < x1
+    assert y1 < y0, "a higher risk is drawn higher up"
+    assert risk_coverage([]).startswith("<svg")

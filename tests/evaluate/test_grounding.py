@@ -6,7 +6,16 @@ import pytest
 from vlp.config import validate
 from vlp.errors import DataError
 from vlp.evaluate.config import EvaluateConfig
-from vlp.evaluate.grounding import THRESHOLDS, estimate, focal_findings, measure, thresholds, true_mask
+from vlp.evaluate.grounding import (
+    THRESHOLDS,
+    estimate,
+    estimate_regions,
+    focal_findings,
+    large_findings,
+    measure,
+    thresholds,
+    true_mask,
+)
 from vlp.metrics.segmentation import dice
 from vlp.records import Mask, Region
 
@@ -110,3 +119,69 @@ def test_all_misses_still_leave_a_width() -> None:
 def test_thresholds_cover_all_cosines() -> None:
     assert (THRESHOLDS[0], THRESHOLDS[-1]) == (-1.0, 1.0)
     assert np.diff(THRESHOLDS) == pytest.approx(0.01)
+
+
+def placed(truth: np.ndarray, **changes: Any) -> dict[str, Any]:
+    return row(np.where(truth, 0.9, 0.1).astype(np.float32), truth, **changes)
+
+
+def test_large_findings_are_large_on_the_threshold_split() -> None:
+    big, small = np.zeros((40, 40), dtype=bool), np.zeros((40, 40), dtype=bool)
+    big[:8, :8] = True  # 4 % of the image
+    small[:2, :2] = True
+    rows = [placed(big, split="val", patient_id=f"v{n}") for n in range(3)]
+    rows += [placed(small, split="val", patient_id=f"v{n}", finding="nodule") for n in range(3)]
+    # On the scored split it is the other way round, which must not matter.
+    rows += [placed(small, patient_id=f"t{n}") for n in range(4)]
+    rows += [placed(big, patient_id=f"t{n}", finding="nodule") for n in range(4)]
+    assert large_findings(rows, config()) == ("mass",)
+    assert large_findings(rows, config(large=["nodule"])) == ("nodule",)
+    results = {(one.metric, one.finding): one for one in estimate(rows, config())}
+    assert results["dice", "macro_large"].value == results["dice", "mass"].value
+    assert "1 large findings" in results["dice", "macro_large"].method
+    assert "mass" in results["dice", "macro_large"].method
+
+
+def test_no_large_finding_is_no_figure() -> None:
+    results = {(one.metric, one.finding): one for one in estimate([placed(square())], config())}
+    assert results["dice", "macro_large"].value is None
+    assert "none" in results["dice", "macro_large"].method
+
+
+def test_thresholds_that_are_given_go_before_those_that_are_chosen() -> None:
+    rows = [placed(square(), split="val", patient_id="v"), placed(square())]
+    assert thresholds(rows, config())["mass"] == pytest.approx(0.89)  # 0.9 in float32 is less than 0.9
+    given = config(map_thresholds={"mass": 0.05})
+    assert thresholds(rows, given) == {"mass": 0.05}
+    results = {(one.metric, one.finding): one for one in estimate(rows, given)}
+    assert results["dice", "mass"].value == pytest.approx(dice(np.ones((8, 10), dtype=bool), square()), abs=1e-6)
+
+
+def test_the_usual_place_is_a_figure_of_its_own() -> None:
+    """The maps are right; the prior points elsewhere on the scored split, and its threshold is its own."""
+    elsewhere = square(top=5, left=0)
+    rows = [placed(square(), split=split, patient_id=f"{split}{n}") for split in ("val", "test") for n in range(3)]
+    weak = np.where(elsewhere, 0.4, 0.0).astype(np.float32)
+    prior = [
+        row(np.where(square(), 0.4, 0.0).astype(np.float32), square(), split="val", patient_id="val0"),
+        *(row(weak, square(), patient_id=f"test{n}") for n in range(3)),
+    ]
+    results = {(one.metric, one.finding): one for one in estimate(rows, config(), prior=prior)}
+    assert results["pointing_game", "macro"].value == 1.0
+    assert results["pointing_game_prior", "macro"].value == 0.0
+    assert results["dice_prior", "mass"].value == 0.0
+    assert "share of its peak >= 0.40" in results["dice_prior", "mass"].method
+    assert ("dice_prior", "mass") not in {(one.metric, one.finding) for one in estimate(rows, config())}
+
+
+def test_parts_of_the_body_have_no_pointing_game() -> None:
+    rows = [
+        placed(square(), split=split, patient_id=f"{split}{n}", finding="lungs")
+        for split in ("val", "test")
+        for n in range(3)
+    ]
+    results = {(one.task, one.metric, one.finding): one for one in estimate_regions(rows, config(), task="anatomy")}
+    assert set(results) == {("anatomy", "dice", "lungs"), ("anatomy", "iou", "lungs")}
+    assert results["anatomy", "dice", "lungs"].value == 1.0
+    with_prior = estimate_regions(rows, config(), task="anatomy", prior=rows)
+    assert {one.metric for one in with_prior} == {"dice", "iou", "dice_prior"}

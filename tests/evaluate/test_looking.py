@@ -25,6 +25,17 @@ def test_parts_of_the_body_are_looked_at_where_they_have_regions(settings: Evalu
     assert all(("negation" in job.tasks) == (job.study.split == "test") for job in both)
 
 
+def test_voters_and_those_they_are_counted_on_are_looked_at_up_to_a_number(settings: EvaluateConfig, whole) -> None:
+    reader = open_shards(whole)
+    alone = settings.model_copy(update={"tasks": ("retrieval",)})
+    assert {job.study.split for job in plan(reader, alone, FINDINGS)} == {"test"}
+    voting = alone.model_copy(update={"voters": ("train",), "most_voters": 5})
+    jobs = plan(reader, voting, FINDINGS)
+    keys = {split: [job.key for job in jobs if job.study.split == split] for split in ("train", "val", "test")}
+    assert keys == {"train": reader.keys("train")[:5], "val": reader.keys("val")[:5], "test": reader.keys("test")}
+    assert {job.query or job.gallery for job in jobs if job.study.split != "test"} == {False}
+
+
 def test_groups_keep_within_the_batch_and_lose_nobody(settings: EvaluateConfig) -> None:
     reader = open_shards(settings.shards)
     jobs = plan(reader, settings.model_copy(update={"views": "mean"}), FINDINGS)

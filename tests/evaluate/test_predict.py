@@ -9,6 +9,7 @@ from vlp.evaluate.predict import predict
 from vlp.evaluate.prior import mean_masks
 from vlp.evaluate.questions import Questions
 from vlp.evaluate.retrieval import Gallery
+from vlp.inference.classify import weigh
 from vlp.records import Mask, Region, Study
 
 FINDINGS = ("cardiomegaly", "mass", "pleural effusion")
@@ -127,3 +128,27 @@ def test_published_protocols_are_scores_of_their_own(engine, settings: EvaluateC
     assert len({len(one) for one in values.values()}) == 1
     assert values["radzero"] != values["xplainer"] != values["both"]
     assert all(0.0 < value < 1.0 for one in values.values() for value in one)
+
+
+def test_fitted_weights_give_a_score_of_their_own_beside_the_plain_one(
+    engine, settings: EvaluateConfig, questions: Questions, calibration_of
+) -> None:
+    reader = open_shards(settings.shards)
+    ids = [pair.id for name in FINDINGS for pair in questions.descriptors.of(name, prompts="both")]
+    pooled = {"kind": "log_odds", "weights": dict.fromkeys(ids, 2.0), "bias": dict.fromkeys(FINDINGS, -1.0)}
+    asked = settings.model_copy(
+        update={
+            "tasks": ("classification",),
+            "pooling": "calibrated",
+            "compared_prompts": ("both",),
+            "calibration": settings.output,
+        }
+    )
+    fitted = calibration_of(settings.shards, pooled_by=pooled)
+    rows = predict(engine, reader, asked, questions=replace(questions, calibration=fitted))["classification"]
+    key = next(row["study_id"] for row in rows if row["status"] == "ok")
+    scores = {row["score_name"]: row["score"] for row in rows if (row["study_id"], row["finding"]) == (key, "mass")}
+    evidence = weigh(engine, engine.features([engine.see(reader, key)])[0], ("mass",))
+    logits = np.log(evidence.probability / (1.0 - evidence.probability))
+    assert scores["both"] == pytest.approx(float(evidence.scores[0, 0]), abs=1e-6)
+    assert scores["calibrated"] == pytest.approx(float(1.0 / (1.0 + np.exp(1.0 - 2.0 * logits.sum()))), abs=1e-6)

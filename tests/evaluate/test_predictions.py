@@ -1,7 +1,9 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from pyarrow import parquet
 
 from vlp.errors import DataError
 from vlp.evaluate.predictions import columns_of, fingerprint, path_of, read, refusals, scored, write
@@ -15,6 +17,12 @@ def row(**changes: Any) -> dict[str, Any]:
         "label": None,
         **changes,
     }
+
+
+def case(**changes: Any) -> dict[str, Any]:
+    lists = dict.fromkeys(("findings", "absent", "uncertain", "tower", "thumbnail"), [])
+    text = dict.fromkeys(columns_of("retrieval"), "x")
+    return {**text, **lists, "query": True, "gallery": True, "age": 1.0, "embedding": [1.0], "status": "ok", **changes}
 
 
 def test_order_of_computation_leaves_no_trace(tmp_path: Path) -> None:
@@ -57,13 +65,35 @@ def test_files_of_another_kind_are_refused(tmp_path: Path) -> None:
     path_of(tmp_path, "classification").write_bytes(b"no parquet")
     with pytest.raises(DataError, match="not a readable parquet file"):
         read(tmp_path, "classification")
-    retrieval = {**dict.fromkeys(columns_of("retrieval"), "x"), "query": True, "gallery": True}
-    other = write([{**retrieval, "status": "ok", "findings": [], "embedding": [1.0]}], tmp_path, "retrieval")
+    other = write([case()], tmp_path, "retrieval")
     other.rename(path_of(tmp_path, "classification"))
     with pytest.raises(DataError, match="lacks the columns finding, score_name"):
         read(tmp_path, "classification")
 
 
+def test_cases_of_an_earlier_version_are_read_and_others_keep_their_small_vectors(tmp_path: Path) -> None:
+    path = write([case(tower=[0.5, 0.1], age=None)], tmp_path, "retrieval")
+    (row,) = read(tmp_path, "retrieval")
+    assert (row["tower"], row["age"]) == ([0.5, float(np.float16(0.1))], None)
+    table = parquet.read_table(path)
+    assert str(table.schema.field("thumbnail").type.value_type) == "halffloat"
+    parquet.write_table(table.drop_columns(["absent", "uncertain", "age", "sex", "tower", "thumbnail"]), path)
+    (row,) = read(tmp_path, "retrieval")
+    assert "tower" not in row
+    parquet.write_table(parquet.read_table(path).drop_columns(["embedding"]), path)
+    with pytest.raises(DataError, match="lacks the columns embedding"):
+        read(tmp_path, "retrieval")
+
+
 def test_fingerprints_follow_content_not_order() -> None:
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint(["a", "b"]) != fingerprint(["b", "a"])
+
+
+def test_every_number_of_a_task_must_be_one(tmp_path: Path) -> None:
+    for task, numbers in (("negation", ("pos", "neg", "pnc")), ("paraphrases", ("score",))):
+        good = {**dict.fromkeys(columns_of(task), "x"), **dict.fromkeys(numbers, 0.5), "status": "ok"}
+        write([good], tmp_path, task)
+        for name in numbers:
+            with pytest.raises(DataError, match=f"predictions of {task}: 1 scores are not numbers"):
+                write([{**good, name: None}], tmp_path, task)

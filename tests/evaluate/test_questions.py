@@ -7,7 +7,7 @@ import pytest
 from vlp.data import open_shards
 from vlp.errors import DataError
 from vlp.evaluate.config import EvaluateConfig
-from vlp.evaluate.questions import Questions, positive_findings, prompts_of, resolve_anatomy, resolve_findings
+from vlp.evaluate.questions import Questions, findings_labelled, prompts_of, resolve_anatomy, resolve_findings
 from vlp.inference.lungs import ANATOMY
 from vlp.prompts.descriptors import load_descriptors
 from vlp.records import Certainty
@@ -74,4 +74,4 @@ def test_the_map_of_a_part_of_the_body_is_the_mean_of_its_prompts(
 
 def test_only_what_is_said_to_be_present_is_positive() -> None:
     labels = {"mass": Certainty.PRESENT, "edema": Certainty.UNCERTAIN, "cardiomegaly": Certainty.ABSENT}
-    assert positive_findings(labels, ("edema", "mass", "cardiomegaly", "hernia")) == ["mass"]
+    assert findings_labelled(Certainty.PRESENT, labels, ("edema", "mass", "cardiomegaly", "hernia")) == ["mass"]

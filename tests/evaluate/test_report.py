@@ -52,3 +52,15 @@ def test_training_curves_skip_what_is_no_number(run: Path) -> None:
         "loss": [(1.0, 3.5), (3.0, 2.5), (4.0, 2.0)],
         "zero_shot_auroc": [(2.0, 0.6), (3.0, 0.7)],
     }
+
+
+def test_everything_about_trust_comes_again_from_the_files(trusted: Path, tmp_path: Path) -> None:
+    again = Path(shutil.copytree(trusted, tmp_path / "again"))
+    for name in ("results.json", "report.md", "report.html"):
+        (again / name).unlink()
+    report(again)
+    for name in ("results.json", "report.md", "report.html"):
+        assert (again / name).read_bytes() == (trusted / name).read_bytes()
+    (again / "predictions" / "prior.parquet").unlink()
+    with pytest.raises(DataError, match="no predictions for prior"):
+        report(again)

@@ -5,7 +5,7 @@ import pytest
 
 from vlp.config import validate
 from vlp.evaluate.config import EvaluateConfig
-from vlp.evaluate.retrieval import Gallery, estimate
+from vlp.evaluate.retrieval import Gallery, estimate, figures
 
 FINDINGS = ("edema", "mass", "nodule")
 
@@ -66,6 +66,67 @@ def test_the_querys_own_patient_never_answers() -> None:
         assert len(found.cases) == 38
 
 
+def with_facts(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with what the baselines look at: sex follows from the findings, thumbnails and tower are noise."""
+    rng = np.random.default_rng(9)
+    return [
+        {
+            **row, "view": "PA", "age": 40.0, "sex": "F" if "mass" in row["findings"] else "M",
+            "tower": rng.normal(size=8).tolist(), "thumbnail": rng.normal(size=8).tolist(),
+        }
+        for row in rows
+    ]  # fmt: skip
+
+
+def test_hits_ranks_and_average_precision_equal_a_loop() -> None:
+    rows = archive()
+    results = {row.metric: row.value for row in estimate(rows, config())}
+    values: dict[str, list[tuple[float, ...]]] = {}
+    for query in rows:
+        found = Gallery(rows).search(query)
+        relevant = [bool(set(one["findings"]) & set(query["findings"])) for one in found.cases]
+        total = sum(relevant)
+        if total:
+            precision = [sum(relevant[: rank + 1]) / (rank + 1) for rank in range(total) if relevant[rank]]
+            figures = (float(any(relevant[:3])), sum(precision) / total, 1.0 / (relevant.index(True) + 1))
+            values.setdefault(query["patient_id"], []).append(figures)
+    expected = np.mean([np.mean(own, axis=0) for own in values.values()], axis=0)
+    assert [results["hit_at_3"], results["map_at_r"], results["mrr"]] == pytest.approx(expected, abs=1e-6)
+    assert results["map_at_r_random"] < results["map_at_r"]
+    assert results["mrr_over_random"] == pytest.approx(results["mrr"] / results["mrr_random"], abs=1e-5)
+
+
+def test_baselines_stand_beside_the_model_on_the_same_queries() -> None:
+    rows = with_facts(archive())
+    results = {row.metric: row for row in estimate(rows, config())}
+    for figure in ("precision_at_1", "hit_at_3", "map_at_r", "mrr", "ndcg_at_3"):
+        names = {metric for metric in results if metric.startswith(figure)}
+        others = ("random", "metadata", "pixels", "tower")
+        assert names == {
+            figure,
+            *(f"{figure}_{name}" for name in others),
+            *(f"{figure}_over_{name}" for name in others),
+        }
+        assert len({results[name].n_positive for name in names}) == 1
+    # Sex gives the mass away; noise gives away nothing.
+    assert results["precision_at_3_over_random"].low > 1.0
+    assert results["precision_at_3_metadata"].value > results["precision_at_3_random"].value + 0.1
+    for name in ("pixels", "tower"):
+        assert results[f"precision_at_3_{name}"].value == pytest.approx(results["precision_at_3_random"].value, abs=0.1)
+    assert "same view, sex and decade of age" in results["mrr_metadata"].method
+
+
+def test_a_ranker_that_is_the_model_has_the_ratio_one() -> None:
+    rows = [{**row, "tower": row["embedding"]} for row in with_facts(archive())]
+    results = {row.metric: row for row in estimate(rows, config())}
+    assert results["ndcg_at_3_over_tower"].value == 1.0
+
+
+def test_the_order_of_rows_changes_nothing() -> None:
+    rows = with_facts(archive())
+    assert estimate(rows, config()) == estimate(rows[::-1], config())
+
+
 def test_random_vectors_reach_the_random_rate() -> None:
     rng = np.random.default_rng(3)
     rows = [
@@ -107,6 +168,12 @@ def test_only_gallery_studies_answer_and_only_queries_ask() -> None:
     assert {row.metric: row.value for row in estimate(rows, config())}["precision_at_3"] == pytest.approx(
         1 / 3, abs=1e-6
     )
+
+
+def test_figures_have_the_names_that_results_have() -> None:
+    names = figures(config())
+    assert names == ("precision_at_1", "precision_at_3", "hit_at_1", "hit_at_3", "map_at_r", "mrr", "ndcg_at_3")
+    assert set(names) <= {row.metric for row in estimate(archive(), config())}
 
 
 def test_an_archive_without_relevant_cases_has_no_figure() -> None:

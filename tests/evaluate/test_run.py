@@ -96,3 +96,47 @@ def test_a_folder_that_cannot_be_made_is_told_before_the_model_runs(
         evaluate_model(
             engine, open_shards(settings.shards), elsewhere, findings=("nodule",), descriptors=load_descriptors()
         )
+
+
+def test_everything_asked_for_is_answered_from_one_look(trusted: Path) -> None:
+    results = {(row.task, row.metric, row.finding): row for row in read_results(trusted)}
+    assert {row.task for row in results.values()} == {
+        "classification", "grounding", "retrieval", "negation", "anatomy", "calibration"
+    }  # fmt: skip
+    assert results["negation", "auroc_pnc", "macro"].value == 1.0
+    assert results["negation", "polarity_accuracy_present", "macro"].value == 1.0
+    assert results["classification", "auroc_difference", "macro"].value == 0.0
+    assert results["grounding", "dice", "macro_large"].value > results["grounding", "dice_prior", "macro_large"].value
+    assert results["anatomy", "dice", "lungs"].value > 0.8
+    assert results["calibration", "brier", "mass"].value < 0.25
+    assert results["calibration", "ece", "pleural effusion"].value is None, "it was not calibrated"
+    assert "cosine >= 0.40" in results["grounding", "dice", "mass"].method, "the calibration's threshold"
+    files = {path.stem for path in (trusted / "predictions").iterdir()}
+    assert files == {
+        "classification", "grounding", "retrieval", "negation", "anatomy", "calibration", "prior", "paraphrases"
+    }  # fmt: skip
+
+
+def test_notes_say_what_probabilities_and_protocols_rest_on(trusted: Path) -> None:
+    meta = json.loads((trusted / "results_meta.json").read_text())
+    notes = " ".join(meta["notes"])
+    assert "fitted on 12 studies of 6 patients (val split of drawn)" in notes
+    assert "Not calibrated, and so without a probability: pleural effusion." in notes
+    assert "No gate lies beside the calibration" in notes
+    assert "Protocol radzero: " in notes
+    assert "nominal coverage 90%" in notes
+    assert set(meta["coverage"]) == {
+        "classification", "grounding", "retrieval", "negation", "anatomy", "calibration"
+    }  # fmt: skip
+
+
+def test_a_calibration_of_the_scored_studies_is_refused_before_the_model_runs(
+    engine, settings: EvaluateConfig, calibration_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vlp.evaluate.run.predict", lambda *_, **__: pytest.fail("the model ran"))
+    fitted = calibration_of(settings.shards)
+    on_test = fitted.fitted_on.model_copy(update={"split": "test"})
+    (tmp_path / "calibration.json").write_text(fitted.model_copy(update={"fitted_on": on_test}).to_json())
+    asked = settings.model_copy(update={"calibration": tmp_path, "output": tmp_path / "out"})
+    with pytest.raises(DataError, match="fitted on the test studies of these shards"):
+        evaluate_model(engine, open_shards(settings.shards), asked, findings=FINDINGS, descriptors=load_descriptors())

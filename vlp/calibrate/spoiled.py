@@ -203,6 +203,22 @@ def _body(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     return np.clip(softened, 0, None) + rng.uniform(0, 8) * rng.standard_normal(shape)
 
 
+def _limbs(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
+    """Bars with bright edges in softer ones, at any angle, on a dark ground: long bones, wherever they may be."""
+    picture = np.zeros(shape, dtype=np.float32)
+    for _ in range(int(rng.integers(1, 7))):
+        start, reach = rng.uniform(0, 1, size=2) * shape[::-1], rng.uniform(0.3, 1.2) * max(shape)
+        angle, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.02, 0.2) * min(shape)
+        end = start + reach * np.array([np.cos(angle), np.sin(angle)])
+        first, last = ((int(x), int(y)) for x, y in (start, end))
+        for share, grey in ((rng.uniform(1.5, 3.0), rng.uniform(20, 70)), (1.0, rng.uniform(60, 120)), (0.6, -25.0)):
+            part = np.zeros(shape, dtype=np.float32)
+            cv2.line(part, first, last, 1.0, max(1, int(share * width)))
+            picture = np.maximum(picture, part * grey) if share > 1 else picture + part * grey
+    softened = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 3.0))
+    return np.clip(softened, 0, None) + rng.uniform(0, 6) * rng.standard_normal(shape)
+
+
 def _scene(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
     """Things before a ground, lit from somewhere, each with a texture of its own, as on a photograph."""
     picture = _unit(_clouds(rng, shape)) + rng.uniform(0, 2) * _unit(_gradient(rng, shape))
@@ -222,6 +238,7 @@ DRAWINGS: Mapping[str, Draw] = MappingProxyType(
         "shapes": _shapes,
         "writing": _writing,
         "body": _body,
+        "limbs": _limbs,
         "scene": _scene,
     }
 )

@@ -12,6 +12,7 @@ from vlp.cli.classify import classify
 from vlp.cli.console import BAD_INPUT
 from vlp.cli.demo import demo
 from vlp.cli.doctor import doctor
+from vlp.cli.embed import embed
 from vlp.cli.evaluate import evaluate
 from vlp.cli.explain import explain
 from vlp.cli.ground import ground
@@ -40,6 +41,7 @@ app.command()(report)
 app.command()(classify)
 app.command()(ground)
 app.add_typer(prompts.app, name="prompts")
+app.command()(embed)
 app.add_typer(index.app, name="index")
 app.add_typer(config.app, name="config")
 app.command()(doctor)

@@ -46,10 +46,11 @@ def estimate(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig, *, findi
 
 
 def difference(above: Sampled, below: Sampled) -> Sampled:
-    """One statistic minus another of the same draws, so that its interval is paired."""
+    """One statistic minus another of the same draws, so that its interval is paired; undefined where either is."""
+    paired = above.resampled.shape == below.resampled.shape  # an average of nothing has no resamples
     return Sampled(
         value=above.value - below.value,
-        resampled=above.resampled - below.resampled,
+        resampled=above.resampled - below.resampled if paired else np.zeros(0),
         n=above.n,
         n_patients=above.n_patients,
         n_positive=above.n_positive,
@@ -62,15 +63,9 @@ def _differences(averages: Mapping[str, Sampled], config: EvaluateConfig) -> lis
     rows = []
     for position, name in enumerate(compared):
         found = difference(averages[main], averages[name]).estimate(level=config.level, reason=TOO_MANY_NULLS)
-        words = (
-            f"macro AUROC of {words_of(main)}{_pooled(config)} minus that of {words_of(name)}, on the same resamples"
-        )
+        words = f"macro AUROC of {words_of(main)} minus that of {words_of(name)}, on the same resamples"
         rows.append(result(TASK, f"auroc_difference{suffix_of(name) if position else ''}", MACRO, found, method=words))
     return rows
-
-
-def _pooled(config: EvaluateConfig) -> str:
-    return " pooled by calibrated weights" if config.weighted else ""
 
 
 def _of_score(
@@ -83,8 +78,7 @@ def _of_score(
 ) -> tuple[list[Result], Sampled]:
     """The figures of one score, and its macro AUROC with its resamples."""
     tables = {finding: labelled(rows, finding, config) for finding in findings}
-    pooled = _pooled(config) if name == config.prompts else ""
-    method = f"score: {words_of(name)}{pooled}, {config.views} view"
+    method = f"score: {words_of(name)}, {config.views} view"
     results, averages = [], {}
     for metric, sample in _METRICS.items():
         members: dict[str, Sampled] = {

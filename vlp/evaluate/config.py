@@ -13,6 +13,8 @@ Task = Literal["classification", "grounding", "retrieval", "negation", "anatomy"
 Prompts = Literal["descriptors", "finding", "both"]
 PublishedProtocol = Literal["radzero", "xplainer", "chexzero", "carzero", "biovil"]
 """Published ways of asking, by their names in `vlp.prompts.protocols`."""
+CALIBRATED = "calibrated"
+"""Name of the main score where it pools by calibrated weights; the same prompts can then be compared with it."""
 PositiveInt = Annotated[int, Field(ge=1)]
 
 DIFFUSE: frozenset[str] = frozenset({"edema", "emphysema", "fibrosis", "cardiomegaly", "support device"})
@@ -69,8 +71,13 @@ class EvaluateConfig(Config):
     """What a label "uncertain" counts as.  Unmentioned findings are always left out."""
     gallery: Annotated[tuple[Split, ...], Field(min_length=1)] = ("test",)
     """Splits whose studies can be retrieved by the studies of `split`; a patient's own studies never answer."""
+    voters: tuple[Split, ...] = ()
+    """Splits whose studies vote for the findings of the nearest studies of `split` (with task retrieval); none: nobody
+    does.  How many have a voice is chosen on `threshold_split`."""
+    most_voters: PositiveInt = 6000
+    """Studies of a split that are looked at for the vote, the first in key order (keys are hashes)."""
     ks: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 5, 10)
-    """Ranks at which precision is reported."""
+    """Ranks at which precision and hits are reported."""
     ndcg_k: PositiveInt = 10
     resamples: Annotated[int, Field(ge=100)] = 1000
     """Patient resamples behind every interval."""
@@ -86,6 +93,15 @@ class EvaluateConfig(Config):
     def _thresholds_come_from_elsewhere(self) -> "EvaluateConfig":
         if self.split == self.threshold_split:
             raise ValueError(f"split and threshold_split are both {self.split!r}; thresholds need studies of their own")
+        return self
+
+    @model_validator(mode="after")
+    def _voters_come_from_elsewhere(self) -> "EvaluateConfig":
+        for name, split in (("split", self.split), ("threshold_split", self.threshold_split)):
+            if split in self.voters:
+                raise ValueError(
+                    f"voters and {name} are both {split!r}; neighbours that vote need studies of their own"
+                )
         return self
 
     @model_validator(mode="after")
@@ -110,9 +126,10 @@ class EvaluateConfig(Config):
         return (*self.tasks, *added)
 
     @property
-    def score_names(self) -> tuple[Prompts | PublishedProtocol, ...]:
-        """The main score first, then those compared with it."""
-        return (self.prompts, *(name for name in dict.fromkeys(self.compared_prompts) if name != self.prompts))
+    def score_names(self) -> tuple[str, ...]:
+        """The main score first, then those compared with it; where weights are calibrated it has a name of its own."""
+        main = CALIBRATED if self.weighted else self.prompts
+        return (main, *(name for name in dict.fromkeys(self.compared_prompts) if name != main))
 
     @property
     def protocols(self) -> tuple[PublishedProtocol, ...]:
@@ -122,6 +139,8 @@ class EvaluateConfig(Config):
 
 def words_of(name: str) -> str:
     """A score's name as people read it."""
+    if name == CALIBRATED:
+        return "prompts pooled by calibrated weights"
     return f"{name} protocol" if name in get_args(PublishedProtocol) else f"{name} prompts"
 
 

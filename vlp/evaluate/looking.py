@@ -48,18 +48,22 @@ class Job:
 def plan(
     reader: ShardReader, config: EvaluateConfig, findings: Sequence[str], *, anatomy: Sequence[str] = ()
 ) -> list[Job]:
-    """What has to be looked at, each study once: the scored split, regions of the threshold split, the gallery."""
-    splits = dict.fromkeys((config.split, config.threshold_split, *config.gallery))
+    """What is looked at, each study once: the scored split, regions of the threshold split, gallery, and voters."""
+    splits = dict.fromkeys((config.split, config.threshold_split, *config.gallery, *config.voters))
+    voting = (config.threshold_split, *config.voters) if config.voters else ()
     jobs = []
     for split in splits:
-        for key in reader.keys(split):
-            job = _job(reader, key, config, set(findings), set(anatomy))
+        for number, key in enumerate(reader.keys(split)):
+            votes = split in voting and number < config.most_voters
+            job = _job(reader, key, config, set(findings), set(anatomy), votes=votes)
             if job.tasks:
                 jobs.append(job)
     return jobs
 
 
-def _job(reader: ShardReader, key: str, config: EvaluateConfig, findings: set[str], anatomy: set[str]) -> Job:
+def _job(
+    reader: ShardReader, key: str, config: EvaluateConfig, findings: set[str], anatomy: set[str], *, votes: bool
+) -> Job:
     study = reader.study(key)
     frontal = reader.sample(key).frontal
     images = tuple(range(len(study.images))) if config.views == "mean" else frontal[:1]
@@ -70,7 +74,7 @@ def _job(reader: ShardReader, key: str, config: EvaluateConfig, findings: set[st
     wanted: dict[Task, bool] = {
         "classification": scored,
         "grounding": measured and bool(located & findings),
-        "retrieval": scored or gallery,
+        "retrieval": scored or gallery or (votes and bool(images)),
         "negation": scored,
         "anatomy": measured and bool(located & anatomy),
         "calibration": scored,

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from vlp.errors import DataError
 from vlp.evaluate import figures, trust
-from vlp.evaluate.config import EvaluateConfig, suffix_of
+from vlp.evaluate.config import EvaluateConfig, suffix_of, words_of
 from vlp.evaluate.results import ALL, AVERAGES, MACRO, MACRO_LARGE, Result, find
 from vlp.metrics.estimate import format_interval
 
@@ -136,8 +136,8 @@ def _diagnosis(material: Material) -> dict[str, Any] | None:
         return None
     rows = material.findings("classification", "auroc")
     scale = figures.scale_for([*rows, macro], low=0.4)
-    config = material.config
-    compared = [name for name in config.score_names if name != config.prompts and name not in config.protocols]
+    main, *others = material.config.score_names
+    compared = [name for name in others if name not in material.config.protocols]
 
     def line(row: Result) -> dict[str, Any]:
         return {
@@ -152,6 +152,7 @@ def _diagnosis(material: Material) -> dict[str, Any] | None:
     return {
         "lines": [line(row) for row in (macro, *rows)],
         "axis": Markup(figures.axis(scale)),
+        "main": words_of(main),
         "compared": compared,
     }
 

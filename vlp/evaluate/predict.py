@@ -2,21 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from vlp.data import ShardReader
 from vlp.evaluate import answers, grounding, prior
-from vlp.evaluate.config import EvaluateConfig, Prompts, PublishedProtocol
+from vlp.evaluate.config import CALIBRATED, EvaluateConfig, Prompts
 from vlp.evaluate.looking import Job, Look, groups, labels_of, look, plan
 from vlp.evaluate.predictions import PARAPHRASES, PRIOR
-from vlp.evaluate.questions import Questions, positive_findings
+from vlp.evaluate.questions import Questions, findings_labelled
+from vlp.evaluate.retrieval_rankers import shortened, thumbnail
 from vlp.inference.classify import weigh
 from vlp.inference.scoring import score
 from vlp.log import progress
 from vlp.prompts.protocols import PROTOCOLS
+from vlp.records import Certainty
 
 if TYPE_CHECKING:
     from vlp.inference.engine import Engine
@@ -60,26 +62,33 @@ def _classify(rows: Rows, look: Look, config: EvaluateConfig, questions: Questio
             rows["classification"] += _scores(job, name, scores, questions)
 
 
-def _scored(
-    look: Look, name: Prompts | PublishedProtocol, config: EvaluateConfig, questions: Questions
-) -> Float[np.ndarray, "job finding"]:
+def _scored(look: Look, name: str, config: EvaluateConfig, questions: Questions) -> Float[np.ndarray, "job finding"]:
     """One score of every study."""
     engine, features, findings, descriptors = look.engine, look.features, questions.findings, questions.descriptors
-    if name not in get_args(Prompts):
+    if name in config.protocols:
         return score(engine, features, findings, PROTOCOLS[name], descriptors=descriptors, owner=look.owner)
-    calibration = questions.calibration if config.weighted and name == config.prompts else None
+    calibration = questions.calibration if name == CALIBRATED else None
     pooling = None if calibration is None else calibration.pooling
-    prompts = cast(Prompts, name)
+    prompts = cast(Prompts, config.prompts if name == CALIBRATED else name)
     evidence = weigh(engine, features, findings, descriptors=descriptors, prompts=prompts, pooling=pooling)
     return evidence.fused(look.owner).scores
 
 
 def _embed(rows: Rows, look: Look, questions: Questions) -> None:
     asked = look.asked("retrieval")
-    vectors = look.engine.vectors(look.features) if asked else np.zeros((0, 0))
+    if not asked:
+        return
+    vectors = look.engine.vectors(look.features)
+    tower = look.looked.tower.float().cpu().numpy()
     for number, job in asked:
         own = [index for index, owner in enumerate(look.owner) if owner == number]
-        rows["retrieval"].append(_case(job, vectors[own].mean(axis=0).tolist(), questions))
+        pixels = np.stack([thumbnail(look.looked.seen[index].pixels) for index in own])
+        found = {
+            "embedding": vectors[own].mean(axis=0).tolist(),
+            "tower": shortened(tower[own].mean(axis=0)).tolist(),
+            "thumbnail": shortened(pixels.mean(axis=0, dtype=np.float64)).tolist(),
+        }
+        rows["retrieval"].append(_case(job, found, questions))
 
 
 def _ground(rows: Rows, look: Look, questions: Questions) -> None:
@@ -121,14 +130,21 @@ def _scores(job: Job, name: str, scores: Mapping[str, float | None], questions: 
     ]
 
 
-def _case(job: Job, vector: list[float], questions: Questions) -> dict[str, Any]:
+def _case(job: Job, vectors: Mapping[str, list[float]], questions: Questions) -> dict[str, Any]:
+    """A study as a case; `vectors` by column, none for a study that was refused."""
+    person = job.study.person
+    said = {one: findings_labelled(one, job.study.labels, questions.findings) for one in Certainty}
     return {
         **questions.provenance.columns(),
         **job.columns(),
         "query": job.query,
         "gallery": job.gallery,
-        "findings": positive_findings(job.study.labels, questions.findings),
-        "embedding": vector,
+        "findings": said[Certainty.PRESENT],
+        "absent": said[Certainty.ABSENT],
+        "uncertain": said[Certainty.UNCERTAIN],
+        "age": person.age,
+        "sex": person.sex,
+        **{column: vectors.get(column, []) for column in ("embedding", "tower", "thumbnail")},
     }
 
 
@@ -164,5 +180,5 @@ def _refuse(rows: Rows, job: Job, config: EvaluateConfig, questions: Questions) 
         for name in config.score_names:
             rows["classification"] += _scores(job, name, nothing, questions)
     if "retrieval" in job.tasks:
-        rows["retrieval"].append(_case(job, [], questions))
+        rows["retrieval"].append(_case(job, {}, questions))
     answers.refuse(rows, job, questions)

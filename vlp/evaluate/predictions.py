@@ -70,8 +70,21 @@ _OWN: Mapping[str, Mapping[str, str]] = {
         "label": "string",
     },
     PARAPHRASES: {"finding": "string", "wording": "string", "score": "double", "label": "string"},
-    "retrieval": {"query": "bool", "gallery": "bool", "findings": "list<string>", "embedding": "list<float>"},
+    "retrieval": {
+        "query": "bool",
+        "gallery": "bool",
+        "findings": "list<string>",
+        "absent": "list<string>",
+        "uncertain": "list<string>",
+        "age": "double",
+        "sex": "string",
+        "embedding": "list<float>",
+        "tower": "list<half>",
+        "thumbnail": "list<half>",
+    },
 }
+_MAY_LACK = {"retrieval": frozenset({"absent", "uncertain", "age", "sex", "tower", "thumbnail"})}
+"""Columns that files of earlier versions do not have; what needs them is then left out."""
 _UNIQUE: Mapping[str, tuple[str, ...]] = {
     "classification": ("study_id", "finding", "score_name"),
     "grounding": ("study_id", "image_id", "finding"),
@@ -153,7 +166,8 @@ def read(folder: Path, task: str) -> list[dict[str, Any]]:
         table = parquet.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable parquet file ({type(error).__name__})") from None
-    missing = [name for name in columns_of(task) if name not in table.column_names]
+    needed = [name for name in columns_of(task) if name not in _MAY_LACK.get(task, ())]
+    missing = [name for name in needed if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: lacks the columns {', '.join(missing)}")
     rows = sorted(table.to_pylist(), key=lambda row: _name(row, task))
@@ -215,5 +229,6 @@ def _schema(task: str) -> Any:
         "list<int32>": pa.list_(pa.int32()),
         "list<string>": pa.list_(pa.string()),
         "list<float>": pa.list_(pa.float32()),
+        "list<half>": pa.list_(pa.float16()),
     }
     return pa.schema([(name, types[kind]) for name, kind in {**_IDENTITY, **_OWN[task]}.items()])

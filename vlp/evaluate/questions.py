@@ -106,6 +106,6 @@ def prompts_of(descriptors: DescriptorSet, findings: Sequence[str]) -> list[tupl
     ]
 
 
-def positive_findings(labels: Mapping[str, Certainty], findings: Sequence[str]) -> list[str]:
-    """Which of the findings a study is labelled positive for, in their order."""
-    return [finding for finding in findings if labels.get(finding) == Certainty.PRESENT]
+def findings_labelled(certainty: Certainty, labels: Mapping[str, Certainty], findings: Sequence[str]) -> list[str]:
+    """Which of the findings a study is labelled with that certainty for, in their order."""
+    return [finding for finding in findings if labels.get(finding) == certainty]

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -40,6 +40,7 @@ Reason = Literal[
     "bad_geometry",
 ]
 Views = Literal["frontal", "any"]
+_UNKNOWN: Reason = "out_of_distribution"
 
 MEANING: Mapping[Reason, str] = MappingProxyType(
     {
@@ -96,7 +97,11 @@ class Verdict:
 
 
 def inputs(looked: "Looked") -> Float[np.ndarray, "image input"]:
-    """What a gate judges images by: the model's two pooled vectors, a thumbnail, and figures of the pixels, float64."""
+    """What a gate judges images by: the model's two pooled vectors, a thumbnail, and figures of the pixels, float64.
+
+    Raises:
+        CheckpointError: if the model gives anything but finite numbers.
+    """
     pixels = [_content(seen) for seen in looked.seen]
     blocks = (
         _unit_rows(looked.features.pooled.float().cpu().numpy()),
@@ -104,7 +109,10 @@ def inputs(looked: "Looked") -> Float[np.ndarray, "image input"]:
         np.stack([_thumbnail(content) for content in pixels]),
         np.stack([_figures(content, seen) for content, seen in zip(pixels, looked.seen, strict=True)]),
     )
-    return np.concatenate([block.astype(np.float64) for block in blocks], axis=1)
+    values = np.concatenate([block.astype(np.float64) for block in blocks], axis=1)
+    if not np.isfinite(values).all():  # which no comparison with a limit would notice
+        raise CheckpointError("the model's features are not finite numbers; its training may have diverged")
+    return values
 
 
 def block_sizes(looked: "Looked") -> tuple[int, ...]:
@@ -179,8 +187,30 @@ def plain_reason(seen: SeenImage) -> Reason | None:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Distance:
+    """How far one part of the inputs is from good films, as in probabilistic PCA (Tipping and Bishop, 1999)."""
+
+    centre: Float[np.ndarray, " input"]
+    scale: Float[np.ndarray, " input"]
+    directions: Float[np.ndarray, "direction input"]
+    spread: Float[np.ndarray, " direction"]
+    """Standard deviation of good films along the directions in which they differ most."""
+    rest: float
+    """Mean squared length of what good films leave outside these directions."""
+
+    def __call__(self, values: Float[np.ndarray, "image input"]) -> Float[np.ndarray, " image"]:
+        """The logarithm of the squared distance: mean along the directions, plus the share outside of them."""
+        standard = (values - self.centre) / self.scale
+        along = standard @ self.directions.T
+        outside = np.maximum((standard**2).sum(axis=1) - (along**2).sum(axis=1), 0.0)
+        squared = ((along / self.spread) ** 2).mean(axis=1) + outside / self.rest
+        distance: np.ndarray = np.log(np.maximum(squared, 1e-12))
+        return distance
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Gate:
-    """A fitted gate: standardised inputs, a projection, one linear score per kind, and a distance for unknown kinds."""
+    """A fitted gate: standardised inputs, a projection, one linear score per kind, and distances for unknown kinds."""
 
     model: str
     """Fingerprint of the model it was fitted with; another one's features mean nothing to it."""
@@ -193,40 +223,47 @@ class Gate:
     weights: Float[np.ndarray, "kind component"]
     bias: Float[np.ndarray, " kind"]
     """Log odds of each kind against a good film."""
-    usual: Float[np.ndarray, " component"]
-    """Mean of good films."""
-    spread: Float[np.ndarray, " direction"]
-    """Standard deviation of good films along the directions in which they differ."""
-    directions: Float[np.ndarray, "direction component"]
-    residual: float
-    """Standard deviation of what good films leave outside these directions, per component."""
-    middle: Mapping[Reason, float]
-    limit: Mapping[Reason, float]
-    """Raw values that become score 0 and score 1."""
+    distances: tuple[Distance, ...]
+    """How far the parts of the inputs are from those of good films: for what is like no kind that was learned."""
+    middle: Float[np.ndarray, " detector"]
+    limit: Float[np.ndarray, " detector"]
+    """Raw values that become score 0 and score 1, of every column that `raw` gives."""
     facts: Mapping[str, Any]
     """What it was fitted on and what that gave: for the reader of the file, not for judging."""
+
+    @property
+    def detectors(self) -> tuple[Reason, ...]:
+        """What each column of `raw` speaks for: every learned reason once, then each of the distances."""
+        return (*dict.fromkeys(self.reasons), *(_UNKNOWN for _ in self.distances))
 
     def judge(self, looked: "Looked") -> tuple[Verdict, ...]:
         """A verdict on each image that `Engine.looked` has looked at, in order."""
         raw = self.raw(inputs(looked))
-        scores = self.scored(raw)
         return tuple(
-            self._verdict(plain_reason(seen), _row(raw, row), _row(scores, row)) for row, seen in enumerate(looked.seen)
+            self._verdict(plain_reason(seen), values, scores)
+            for seen, values, scores in zip(looked.seen, raw, self.scored(raw), strict=True)
         )
 
-    def raw(self, values: Float[np.ndarray, "image input"]) -> dict[Reason, Float[np.ndarray, " image"]]:
-        """What was learned of each reason, before it is brought to the scale on which 1 is refused.
+    def raw(self, values: Float[np.ndarray, "image input"]) -> Float[np.ndarray, "image detector"]:
+        """What was learned of `inputs`, before it is brought to the scale on which 1 is refused.
 
-        Log odds of all kinds of pictures of that reason together against good films; of the distance, its logarithm.
+        Of a reason, the log odds of all its kinds of pictures together against good films; of a distance, its log.
         """
         components = ((values - self.centre) / self.scale) @ self.basis.T
         logits = components @ self.weights.T + self.bias
-        found: dict[Reason, np.ndarray] = {}
-        for kind, reason in enumerate(self.reasons):
-            before = found.get(reason)
-            found[reason] = logits[:, kind] if before is None else np.logaddexp(before, logits[:, kind])
-        found["out_of_distribution"] = self._distance(components - self.usual)
-        return found
+        of_kind = np.array(self.reasons)
+        learned = [np.logaddexp.reduce(logits[:, of_kind == one], axis=1) for one in dict.fromkeys(self.reasons)]
+        far, start = [], 0
+        for distance in self.distances:
+            stop = start + len(distance.centre)
+            far.append(distance(values[:, start:stop]))
+            start = stop
+        return np.stack([*learned, *far], axis=1)
+
+    def scored(self, raw: Float[np.ndarray, "image detector"]) -> Float[np.ndarray, "image detector"]:
+        """What `raw` gives on the scale on which 0 is the middle of good films and 1 is refused."""
+        scores: np.ndarray = (raw - self.middle) / (self.limit - self.middle)
+        return scores
 
     def refuse_other(self, engine: "Engine") -> None:
         """Passes the engine of the model that the gate was fitted with.
@@ -237,57 +274,46 @@ class Gate:
         if engine.fingerprint != self.model:
             raise CheckpointError("the gate was fitted with another model; run vlp calibrate for this one")
 
-    def _distance(self, components: np.ndarray) -> np.ndarray:
-        along = components @ self.directions.T
-        outside = (components**2).sum(axis=1) - (along**2).sum(axis=1)
-        squared = ((along / self.spread) ** 2).sum(axis=1) + np.maximum(outside, 0.0) / self.residual**2
-        distance: np.ndarray = np.log(np.maximum(squared, 1e-12))
-        return distance
-
-    def scored(self, raw: Mapping[Reason, np.ndarray]) -> dict[Reason, Float[np.ndarray, " image"]]:
-        """What `raw` gives on the scale on which 0 is the middle of good films and 1 is refused."""
-        return {
-            reason: (values - self.middle[reason]) / (self.limit[reason] - self.middle[reason])
-            for reason, values in raw.items()
-        }
-
-    def _verdict(self, plain: Reason | None, raw: Mapping[Reason, float], scores: Mapping[Reason, float]) -> Verdict:
-        score = max(scores.values())
-        learned = [reason for reason in scores if scores[reason] >= 1.0]
-        # The distance says only that something is wrong; where a kind of picture fits, that is the better answer.
-        named = [reason for reason in learned if reason != "out_of_distribution"] or learned
-        reason = plain or max(named, key=lambda one: raw[one], default=None)
+    def _verdict(self, plain: Reason | None, raw: np.ndarray, scores: np.ndarray) -> Verdict:
+        by_reason: dict[Reason, float] = {}
+        likely: dict[Reason, float] = {}
+        for one, value, score in zip(self.detectors, raw, scores, strict=True):
+            by_reason[one] = max(float(score), by_reason.get(one, -math.inf))
+            if score >= 1.0:
+                # A distance says only that something is wrong; where a kind of picture fits, that is the better answer.
+                likely[one] = -math.inf if one == _UNKNOWN else float(value)
+        named = sorted(likely, key=likely.__getitem__)
+        reason = plain or (named[-1] if named else None)
+        score = max(by_reason.values())
         return Verdict(
             accepted=reason is None,
             reason=reason,
             score=score if plain is None else max(score, 1.0),
-            scores=MappingProxyType(dict(scores)),
+            scores=MappingProxyType(by_reason),
         )
-
-
-def _row(values: Mapping[Reason, np.ndarray], row: int) -> dict[Reason, float]:
-    return {reason: float(column[row]) for reason, column in values.items()}
 
 
 def save(gate: Gate, path: Path) -> Path:
     """Writes the gate as JSON, whole or not at all."""
-    values: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "note": "Research use, not a medical device."}
-    for name in Gate.__dataclass_fields__:
-        value = getattr(gate, name)
-        values[name] = _rounded(value) if isinstance(value, np.ndarray) else _plain(value)
+    values = {"schema_version": SCHEMA_VERSION, "note": "Research use, not a medical device.", **_plain(gate)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(values), encoding="utf-8")
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(values, allow_nan=False), encoding="utf-8")
     os.replace(partial, path)
     return path
 
 
-def _rounded(values: np.ndarray) -> Any:
-    return [_rounded(row) for row in values] if values.ndim > 1 else [float(f"{value:.7g}") for value in values]
-
-
 def _plain(value: Any) -> Any:
-    return dict(value) if isinstance(value, Mapping) else value
+    """Plain values of JSON; numbers to seven digits, which is more than the model's own arithmetic keeps."""
+    if isinstance(value, Gate | Distance):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return float(f"{value:.7g}") if isinstance(value, float) else value
 
 
 def find(checkpoint: Path) -> Path | None:
@@ -321,45 +347,47 @@ def load(path: Path | str) -> Gate:
 
 
 def _parsed(values: Mapping[str, Any]) -> Gate:
-    arrays = {name: np.asarray(values[name], dtype=np.float64) for name in _ARRAYS}
     gate = Gate(
         model=str(values["model"]),
         views=values["views"],
         reasons=tuple(values["reasons"]),
-        residual=float(values["residual"]),
-        middle=_numbers(values["middle"]),
-        limit=_numbers(values["limit"]),
+        distances=tuple(
+            Distance(rest=float(one["rest"]), **_arrays(one, ("centre", "scale", "directions", "spread")))
+            for one in values["distances"]
+        ),
         facts=MappingProxyType(dict(values["facts"])),
-        **arrays,
+        **_arrays(values, ("centre", "scale", "basis", "weights", "bias", "middle", "limit")),
     )
     _check(gate)
     return gate
 
 
-_ARRAYS = ("centre", "scale", "basis", "weights", "bias", "usual", "spread", "directions")
-
-
-def _numbers(values: Mapping[Any, Any]) -> Mapping[Reason, float]:
-    return MappingProxyType({name: float(value) for name, value in values.items()})
+def _arrays(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    arrays = {name: np.asarray(values[name], dtype=np.float64) for name in names}
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("numbers")
+    return arrays
 
 
 def _check(gate: Gate) -> None:
     """Raises ValueError unless the numbers fit together."""
-    (width,), (components, basis_width) = gate.centre.shape, gate.basis.shape
-    shapes = {
-        "scale": (width,), "basis": (components, width), "weights": (len(gate.reasons), components),
-        "bias": (len(gate.reasons),), "usual": (components,), "directions": (len(gate.spread), components),
+    (width,), (components, _) = gate.centre.shape, gate.basis.shape
+    kinds, detectors = len(gate.reasons), len(gate.detectors)
+    expected = {
+        "scale": (width,), "basis": (components, width), "weights": (kinds, components), "bias": (kinds,),
+        "middle": (detectors,), "limit": (detectors,),
     }  # fmt: skip
-    if basis_width != width or any(getattr(gate, name).shape != shape for name, shape in shapes.items()):
+    if any(getattr(gate, name).shape != shape for name, shape in expected.items()):
         raise ValueError("shapes")
-    known: Sequence[str] = get_args(Reason)
-    asked = {*gate.reasons, "out_of_distribution"}
-    if gate.views not in get_args(Views) or not asked <= set(known) or gate.residual <= 0:
+    if gate.views not in get_args(Views) or not set(gate.reasons) <= set(get_args(Reason)):
         raise ValueError("names")
-    if not asked == set(gate.middle) == set(gate.limit) or any(gate.limit[one] <= gate.middle[one] for one in asked):
+    if not (gate.scale > 0).all() or not (gate.limit > gate.middle).all():
         raise ValueError("limits")
-    if (
-        not all(np.isfinite(getattr(gate, name)).all() for name in _ARRAYS)
-        or not min(gate.scale.min(), gate.spread.min()) > 0
-    ):
-        raise ValueError("numbers")
+    if sum(len(distance.centre) for distance in gate.distances) > width:
+        raise ValueError("distances")
+    for distance in gate.distances:
+        (part,), (directions,) = distance.centre.shape, distance.spread.shape
+        if distance.scale.shape != (part,) or distance.directions.shape != (directions, part):
+            raise ValueError("shapes")
+        if not min(distance.scale.min(), distance.spread.min(), distance.rest) > 0:
+            raise ValueError("limits")

@@ -66,7 +66,7 @@ class Index:
         self.folder = folder
         self.facts = facts
         self.cases = cases
-        """One row per vector: key, image, person, study, view, split, present, report, age, sex, source, synthetic."""
+        """One row per vector: whose image it is, and what is known of its study (see `_case`)."""
         self._vectors = vectors
         places = zip(cases["key"], cases["image"], strict=True)
         self._rows = {(str(key), int(image)): row for row, (key, image) in enumerate(places)}
@@ -218,6 +218,7 @@ def _case(key: str, image: int, study: Study) -> dict[str, Any]:
         "view": view,
         "split": study.split,
         "present": [name for name, certainty in study.labels.items() if certainty is Certainty.PRESENT],
+        "absent": [name for name, certainty in study.labels.items() if certainty is Certainty.ABSENT],
         "report": study.report.text if study.report is not None else None,
         "age": study.person.age,
         "sex": study.person.sex,

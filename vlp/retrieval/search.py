@@ -30,6 +30,8 @@ class Hit:
     split: str
     present: tuple[str, ...]
     """Findings its labels say are there."""
+    absent: tuple[str, ...] = ()
+    """Findings its labels say are not there; they say nothing that counts of all others."""
     report: str | None
     age: float | None
     sex: str | None
@@ -125,6 +127,7 @@ def _hit(cases: pd.DataFrame, row: int, score: float) -> Hit:
         view=str(case["view"]),
         split=str(case["split"]),
         present=tuple(str(name) for name in case["present"]),
+        absent=tuple(str(name) for name in case.get("absent", ())),
         report=case["report"] if isinstance(case["report"], str) else None,
         age=None if pd.isna(case["age"]) else float(case["age"]),
         sex=case["sex"] if isinstance(case["sex"], str) else None,

@@ -1,5 +1,6 @@
 """Searchers of vectors: kinds with one interface, from exact to compressed, and the choice between them."""
 
+from vlp.retrieval.kinds.choose import choose
 from vlp.retrieval.kinds.kind import (
     FlatConfig,
     HnswConfig,
@@ -11,6 +12,7 @@ from vlp.retrieval.kinds.kind import (
     Searcher,
 )
 from vlp.retrieval.kinds.registry import build, create, open_searcher, restore
+from vlp.retrieval.kinds.tune import recall_of, true_neighbours, tune
 
 __all__ = [
     "FlatConfig",
@@ -22,7 +24,11 @@ __all__ = [
     "MeasuredRecall",
     "Searcher",
     "build",
+    "choose",
     "create",
     "open_searcher",
+    "recall_of",
     "restore",
+    "true_neighbours",
+    "tune",
 ]

@@ -12,9 +12,9 @@ from vlp.retrieval.kinds import files
 from vlp.retrieval.kinds.kind import KindFacts, MeasuredRecall, checked_vectors
 from vlp.retrieval.kinds.rows import Found, Mask, Rows
 
-SELECTIVE = 0.1
+SELECTIVE = 0.12
 """Share of allowed rows up to which comparing them all is exact and no slower than walking around the others."""
-_WORTH = 0.05
+_WORTH = 0.1
 """Share of the rows that candidates may be; with more, comparing them all costs the same and is exact."""
 SPARE = 6
 """Results fetched beyond those wanted, so that ties with the last one are told apart by their ids."""
@@ -60,10 +60,7 @@ class RowSearcher(ABC):
 
     def remove(self, ids: np.ndarray) -> int:
         """See `Searcher`."""
-        removed = self.rows.remove(ids)
-        if len(removed):
-            self._removed(removed)
-        return len(removed)
+        return len(self.rows.remove(ids))
 
     def rebuild(self) -> None:
         """See `Searcher`."""
@@ -113,10 +110,13 @@ class RowSearcher(ABC):
         """By the short cut; queries that it brings too little for are compared with every row."""
         scores, rows = self._candidates(queries, wanted + SPARE, mask, share=share)
         known = (rows >= 0) & (rows < self.rows.count)
-        rows = np.where(known, rows, -1)
-        # Whatever an index promised to leave out is left out here: faiss has returned rows it was told to exclude.
-        rows[~(self.rows.alive if mask is None else mask)[rows]] = -1
-        scores = np.clip(scores / np.where(rows >= 0, self.rows.norms[rows], 1.0), -1.0, 1.0)
+        if mask is not None:
+            # Whatever an index promised to leave out is left out here: faiss has returned rows it was told to exclude.
+            known &= mask[np.where(known, rows, 0)]
+        if not known.all():
+            rows = np.where(known, rows, -1)
+        # A missing row borrows the length of the last one: its score is not looked at.
+        scores = np.clip(scores / self.rows.norms[rows], -1.0, 1.0)
         scores, rows = self.rows.ranked(scores, rows)
         scores, rows = scores[:, :wanted], rows[:, :wanted]
         short = np.flatnonzero(rows[:, -1] < 0)
@@ -131,10 +131,6 @@ class RowSearcher(ABC):
     @abstractmethod
     def _added(self, rows: np.ndarray) -> None:
         """Takes new rows into the core, if there is one."""
-
-    @abstractmethod
-    def _removed(self, rows: np.ndarray) -> None:
-        """Takes rows out of the core, if there is one and it can."""
 
     @abstractmethod
     def _candidates(self, queries: np.ndarray, count: int, mask: Mask | None, *, share: float) -> Found:

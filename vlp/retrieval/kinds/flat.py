@@ -25,9 +25,6 @@ class FlatSearcher(RowSearcher):
     def _added(self, rows: np.ndarray) -> None:
         pass
 
-    def _removed(self, rows: np.ndarray) -> None:
-        pass
-
     def _candidates(self, queries: np.ndarray, count: int, mask: Mask | None, *, share: float) -> Found:
         raise AssertionError("there is no short cut here")
 

@@ -30,6 +30,11 @@ class HnswSearcher(RowSearcher):
         self._graph: Any | None = None
         self._storage: Any = None
 
+    @property
+    def graph(self) -> Any | None:
+        """The index of faiss, of links and rows, for those who measure it; None where nothing was built."""
+        return self._graph
+
     def _build(self) -> None:
         self._graph = None
         if len(self.rows):
@@ -64,9 +69,6 @@ class HnswSearcher(RowSearcher):
                 faiss.rev_swig_ptr(codes.data(), before.nbytes)[:] = before.reshape(-1).view(np.uint8)
             self._storage.codes = codes
             self._link(self._graph, int(rows[0]))
-
-    def _removed(self, rows: np.ndarray) -> None:
-        pass
 
     def _candidates(self, queries: np.ndarray, count: int, mask: Mask | None, *, share: float) -> Found:
         faiss = load_faiss()

@@ -191,7 +191,9 @@ def checked_vectors(vectors: np.ndarray, dim: int, *, what: str) -> Float32[np.n
         raise DataError(f"{what}: shape {list(array.shape)}, wanted rows of {dim} numbers")
     unit = np.array(array, dtype=np.float32, order="C")
     with np.errstate(over="ignore", invalid="ignore"):
-        norms = np.sqrt(np.einsum("nd,nd->n", unit, unit, dtype=np.float64))
+        norms = np.sqrt(np.einsum("nd,nd->n", unit, unit))
+        if not (np.isfinite(norms) & (norms >= _SHORTEST)).all():  # squares may leave float32 where the numbers do not
+            norms = np.sqrt(np.einsum("nd,nd->n", unit, unit, dtype=np.float64))
     if not np.isfinite(norms).all():
         raise DataError(f"{what}: row {int(np.flatnonzero(~np.isfinite(norms))[0])} is not finite")
     if (norms < _SHORTEST).any():

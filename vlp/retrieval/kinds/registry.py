@@ -20,7 +20,12 @@ _KINDS: dict[str, type[RowSearcher]] = {
 
 def create(config: KindConfig, dim: int) -> RowSearcher:
     """An empty searcher."""
-    return _KINDS[config.kind](config, Rows.empty(dim))
+    return over_rows(config, Rows.empty(dim))
+
+
+def over_rows(config: KindConfig, rows: Rows) -> RowSearcher:
+    """A searcher of rows that exist; it compares all of them until `rebuild` is called."""
+    return _KINDS[config.kind](config, rows)
 
 
 def build(config: KindConfig, dim: int, chunks: Iterable[tuple[np.ndarray, np.ndarray]]) -> RowSearcher:
@@ -52,7 +57,7 @@ def restore(folder: Path | str) -> RowSearcher:
         DataError: if the vectors themselves are damaged.
     """
     side_car, rows, _ = files.read(Path(folder), mmap=False, core=False)
-    searcher = _KINDS[side_car.facts.parameters.kind](side_car.facts.parameters, rows)
+    searcher = over_rows(side_car.facts.parameters, rows)
     searcher.recall = side_car.facts.recall
     searcher.rebuild()
     return searcher

@@ -136,15 +136,13 @@ class Rows:
         if asked.ndim != 1 or (asked.size and asked.dtype.kind not in "biu"):
             raise DataError("allowed: wanted ids, or a truth value per id")
         if asked.dtype.kind == "b":
-            mask = self.alive.copy()
-            inside = self.ids < len(asked)
-            mask &= inside
-            mask[inside] &= asked[self.ids[inside]]
+            padded = asked if len(asked) > self._highest else np.pad(asked, (0, self._highest + 1 - len(asked)))
+            mask: Mask = self.alive & padded[self.ids]
             return mask
         rows = self.rows_of(asked.astype(np.int64))
-        mask = np.zeros(self.count, np.bool_)
-        mask[rows[rows >= 0]] = True
-        return mask
+        picked = np.zeros(self.count, np.bool_)
+        picked[rows[rows >= 0]] = True
+        return picked
 
     def quantizer(self, first: int = 0, last: int | None = None) -> Any:
         """A faiss index of inner products over these rows, which reads our memory: it lives no longer than that."""
@@ -173,9 +171,20 @@ class Rows:
 
     def ranked(self, scores: np.ndarray, rows: np.ndarray) -> Found:
         """Both in the order of results within each query: (-score rounded, id), rows below 0 last."""
-        ids = np.where(rows >= 0, self._ids[rows] if self.count else 0, np.iinfo(np.int64).max)
-        order = np.lexsort((ids, -np.round(np.where(rows >= 0, scores, -np.inf), DECIMALS)), axis=-1)
-        return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)
+        rounded = np.round(scores, DECIMALS)
+        if scores.shape[1] > 1:
+            unsure = np.flatnonzero((rounded[:, 1:] >= rounded[:, :-1]).any(axis=1) | (rows < 0).any(axis=1))
+        else:
+            unsure = np.empty(0, np.int64)
+        if not len(unsure):
+            return scores, rows
+        some = rows[unsure]
+        ids = np.where(some >= 0, self._ids[some], np.iinfo(np.int64).max)
+        order = np.lexsort((ids, np.where(some >= 0, -rounded[unsure], np.inf)), axis=-1)
+        scores, rows = scores.copy(), rows.copy()
+        scores[unsure] = np.take_along_axis(scores[unsure], order, 1)
+        rows[unsure] = np.take_along_axis(some, order, 1)
+        return scores, rows
 
     def blocks(self, picks: Int64[np.ndarray, " picked"] | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Start and float32 vectors of one block of rows after the other, of all or of the picked ones.
@@ -262,6 +271,7 @@ class Rows:
             by_id = np.argsort(ids, kind="stable")
             order, ids = order[by_id], ids[by_id]
         self._order, self._sorted = order, ids
+        self._highest = int(self.ids.max()) if self.count else 0
         self._stretch = float(np.abs(self.norms - 1.0).max()) if self.count else 0.0
 
 

@@ -1,0 +1,347 @@
+"""How an index lies on the disk: segments that never change, and one file that says which of them count.
+
+    index.json             the generation: segments, what is removed from them, counts, checksums; replaced whole
+    journal.jsonl          which writes began and which were completed
+    .lock                  held by whoever writes
+    segments/000007/       cases.parquet, reports.parquet, removed-000009.npy
+        space-00/          one kind of vectors: a searcher (`vlp.retrieval.kinds`) and owners.npy
+
+A write makes new files beside the old ones and takes effect when `index.json` is replaced; killed before that it has
+no effect, killed after it it is complete.  What no generation names is removed by the next writer.  Whoever has a
+generation open keeps it: files that are removed under a reader last as long as it has them open.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+from jaxtyping import Float, Int
+from pydantic import Field, ValidationError
+
+from vlp.config import Config
+from vlp.errors import DataError
+from vlp.records import Split
+from vlp.retrieval import kinds
+from vlp.retrieval.kinds.base import RowSearcher
+from vlp.retrieval.store.rows import SCHEMA, frame_of
+from vlp.retrieval.store.vectors import VectorKind
+
+FILE_NAME = "index.json"
+SEGMENTS = "segments"
+_CASES, _REPORTS, _OWNERS, _SIDE_CAR = "cases.parquet", "reports.parquet", "owners.npy", "searcher.json"
+_OF_VECTORS = ("kind", "what")
+_REPORT_GROUP = 512
+"""Reports that are read to have one."""
+_HELD_OUT = 200
+"""Vectors that a kind is tuned on before it takes them in."""
+CASE_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in (*_OF_VECTORS, "report")])
+
+Count = Annotated[int, Field(ge=0)]
+KindName = Literal["auto", "flat", "ivf_fastscan", "ivf_sq8", "hnsw"]
+
+
+class SearchPlan(Config):
+    """Which kind of searcher the vectors get."""
+
+    kind: KindName = "auto"
+    """auto: by the count of vectors, the recall and the memory."""
+    recall: Annotated[float, Field(gt=0, le=1)] = 0.99
+    """Share of the true 10 nearest that a kind is tuned to find; flat finds all."""
+    memory_bytes: Annotated[int, Field(ge=1)] | None = None
+
+    def config(self, count: int, dim: int) -> kinds.KindConfig:
+        """The kind for so many vectors."""
+        made: dict[str, Callable[[], kinds.KindConfig]] = {
+            "flat": kinds.FlatConfig,
+            "ivf_fastscan": kinds.IvfFastScanConfig,
+            "ivf_sq8": kinds.IvfSq8Config,
+            "hnsw": kinds.HnswConfig,
+        }
+        if self.kind != "auto":
+            return made[self.kind]()
+        return kinds.choose(count, dim, memory_bytes=self.memory_bytes, recall=self.recall)
+
+
+class SpaceFacts(Config):
+    """One kind of vectors of a segment."""
+
+    kind: VectorKind
+    what: str = ""
+    """The finding, where it is of one."""
+    folder: Annotated[str, Field(pattern=r"^space-\d{2,4}$")]
+    count: Count
+    sha256: dict[str, str]
+    """Checksum by file; the searcher's side-car has those of its own files."""
+
+
+class SegmentFacts(Config):
+    """Cases that came in together."""
+
+    name: Annotated[str, Field(pattern=r"^\d{6}$")]
+    images: Count
+    """Rows, removed ones too."""
+    removed: Count = 0
+    removed_file: Annotated[str, Field(pattern=r"^removed-\d{6}\.npy$")] | None = None
+    spaces: tuple[SpaceFacts, ...]
+    sha256: dict[str, str]
+    """Checksum by file."""
+
+
+class IndexFacts(Config):
+    """What an index says of itself."""
+
+    format: Literal["vlp-index"] = "vlp-index"
+    schema_version: Literal[2] = 2
+    vlp_version: str
+    checkpoint: str
+    """Fingerprint of the model that made the vectors; only its queries mean anything here."""
+    generation: Annotated[int, Field(ge=1)] = 1
+    """Grows with every write."""
+    dim: Annotated[int, Field(ge=1)]
+    images: Count
+    studies: Count
+    persons: Count
+    splits: dict[Split, int]
+    """Studies by split."""
+    synthetic: bool
+    """Whether any study was drawn by a program."""
+    vectors: dict[str, Count]
+    """By what they are of."""
+    plan: SearchPlan = SearchPlan()
+    segments: tuple[SegmentFacts, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """Vectors of one kind, to be written."""
+
+    kind: VectorKind
+    what: str = ""
+    owners: Int[np.ndarray, " vector"]
+    """Row of the cases that each vector is of."""
+    vectors: Float[np.ndarray, "vector dim"]
+
+
+class Segment:
+    """A segment as it was opened; its spaces and reports are read when they are asked for."""
+
+    def __init__(self, folder: Path, facts: SegmentFacts) -> None:
+        """Opens and checks the files of cases.
+
+        Raises:
+            DataError: if one is missing or not the one that was written.
+        """
+        self.folder, self.facts = folder, facts
+        for name in (_CASES, _REPORTS):
+            _check(folder / name, facts.sha256)
+        self.cases: pd.DataFrame = frame_of(_table(folder / _CASES, facts.images, CASE_SCHEMA))
+        """One row per image, removed ones too, without reports."""
+        self.alive = np.ones(facts.images, bool)
+        if facts.removed_file is not None:
+            removed = _array(_check(folder / facts.removed_file, facts.sha256), facts.removed, below=facts.images)
+            self.alive[removed] = False
+        # Kept open: the file may be removed by a later generation while this one is in use.
+        self._reports = pyarrow.parquet.ParquetFile(folder / _REPORTS)
+        self._open: dict[str, tuple[RowSearcher, np.ndarray]] = {}
+
+    def space(self, facts: SpaceFacts) -> tuple[RowSearcher, Int[np.ndarray, " vector"]]:
+        """Searcher and owners of a space: the id of a vector is its place among the owners; -1: removed.
+
+        Raises:
+            DataError: if a file is missing or not the one that was written.
+        """
+        if facts.folder not in self._open:
+            folder = self.folder / facts.folder
+            for name in (_OWNERS, _SIDE_CAR):
+                _check(folder / name, facts.sha256)
+            searcher = kinds.open_searcher(folder)
+            owners = _array(folder / _OWNERS, facts.count, below=self.facts.images)
+            if len(searcher) != facts.count or not np.isin(searcher.rows.ids, np.arange(facts.count)).all():
+                raise DataError(f"{folder}: vectors and cases do not belong together; run vlp index build again")
+            gone = np.flatnonzero(~self.alive[owners])
+            searcher.remove(gone)
+            owners[gone] = -1
+            self._open[facts.folder] = searcher, owners
+        return self._open[facts.folder]
+
+    def report(self, row: int) -> str | None:
+        """The report of a case as written."""
+        group, place = divmod(row, _REPORT_GROUP)
+        text: str | None = self._reports.read_row_group(group, columns=["report"])["report"][place].as_py()
+        return text
+
+    @cached_property
+    def reports(self) -> list[str | None]:
+        """All reports, row by row."""
+        texts: list[str | None] = self._reports.read(columns=["report"])["report"].to_pylist()
+        return texts
+
+
+def write_segment(
+    folder: Path,
+    name: str,
+    cases: pa.Table,
+    reports: Sequence[str | None],
+    spaces: Iterable[Space],
+    *,
+    plan: SearchPlan,
+) -> SegmentFacts:
+    """Writes a segment into a folder, which is made, and onto the disk.
+
+    Args:
+        folder: where.
+        name: what it will be called.
+        cases: one row per image, of `CASE_SCHEMA`.
+        reports: by row.
+        spaces: their vectors.
+        plan: which searchers they get.
+    """
+    folder.mkdir(parents=True)
+    pyarrow.parquet.write_table(cases, folder / _CASES, compression="zstd")
+    table = pa.table({"report": pa.array(reports, pa.string())})
+    pyarrow.parquet.write_table(table, folder / _REPORTS, compression="zstd", row_group_size=_REPORT_GROUP)
+    written = tuple(
+        _write_space(folder / f"space-{number:02d}", space, plan=plan) for number, space in enumerate(spaces)
+    )
+    synced(folder)
+    return SegmentFacts(
+        name=name,
+        images=cases.num_rows,
+        spaces=written,
+        sha256={file: sha256(folder / file) for file in (_CASES, _REPORTS)},
+    )
+
+
+def write_removed(segment: Segment, rows: Int[np.ndarray, " row"], *, generation: int) -> SegmentFacts:
+    """Writes down that these rows are removed, beside those that were before, for a generation to come."""
+    gone = np.union1d(np.flatnonzero(~segment.alive), rows)
+    name = f"removed-{generation:06d}.npy"
+    path = segment.folder / name
+    with path.open("wb") as file:
+        np.save(file, gone.astype(np.int64), allow_pickle=False)
+        file.flush()
+        os.fsync(file.fileno())
+    sums = {key: value for key, value in segment.facts.sha256.items() if key in (_CASES, _REPORTS)}
+    return segment.facts.model_copy(
+        update={"removed": len(gone), "removed_file": name, "sha256": {**sums, name: sha256(path)}}
+    )
+
+
+def copy_segment(segment: Segment, target: Path, name: str) -> SegmentFacts:
+    """The same segment under another name in another index: linked where the file system can, else copied."""
+    shutil.copytree(segment.folder, target, copy_function=_linked)
+    for path in target.glob("removed-*.npy"):
+        if path.name != segment.facts.removed_file:
+            path.unlink()
+    synced(target)
+    return segment.facts.model_copy(update={"name": name})
+
+
+def read_facts(folder: Path) -> IndexFacts:
+    """What the index in a folder says of itself.
+
+    Raises:
+        DataError: for a folder that holds no index of this version.
+    """
+    try:
+        content = (folder / FILE_NAME).read_bytes()
+    except OSError as error:
+        raise DataError(f"{folder}: not an index: {FILE_NAME}: {error.strerror}; run vlp index build first") from None
+    try:
+        return IndexFacts.model_validate_json(content)
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in fault["loc"])
+        raise DataError(
+            f"{folder / FILE_NAME}: not an index of this version: {place}: {fault['msg']}; run vlp index build again"
+        ) from None
+
+
+def synced(folder: Path) -> None:
+    """Sees to it that everything in a folder is on the disk."""
+    for path in (*folder.rglob("*"), folder):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_space(folder: Path, space: Space, *, plan: SearchPlan) -> SpaceFacts:
+    count, dim = space.vectors.shape
+    config = plan.config(count, dim)
+    ids = np.arange(count)
+    few = config.kind == "flat" or count < 10 * _HELD_OUT
+    held = np.empty(0, np.int64) if few else np.random.default_rng(0).choice(count, _HELD_OUT, replace=False)
+    rest = np.setdiff1d(ids, held)
+    searcher = kinds.build(config, dim, _chunks(rest, space.vectors))
+    if len(held):
+        # Tuned on vectors that it does not hold yet: each would find itself first.
+        held.sort()
+        kinds.tune(searcher, np.asarray(space.vectors[held], np.float32), plan.recall)
+        searcher.add(held, np.asarray(space.vectors[held], np.float32))
+    searcher.save(folder)
+    with (folder / _OWNERS).open("wb") as file:
+        np.save(file, np.asarray(space.owners, np.int64), allow_pickle=False)
+    return SpaceFacts(
+        kind=space.kind,
+        what=space.what,
+        folder=folder.name,
+        count=count,
+        sha256={name: sha256(folder / name) for name in (_OWNERS, _SIDE_CAR)},
+    )
+
+
+def _chunks(ids: np.ndarray, vectors: np.ndarray, *, size: int = 65536) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    for start in range(0, len(ids), size):
+        some = ids[start : start + size]
+        yield some, np.asarray(vectors[some], np.float32)
+
+
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _check(path: Path, sums: dict[str, str]) -> Path:
+    if not path.is_file() or sha256(path) != sums.get(path.name):
+        raise DataError(f"{path}: missing or changed since the index was built; run vlp index build again")
+    return path
+
+
+def _table(path: Path, rows: int, schema: Any) -> Any:
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            # Judged before anything is unpacked: a small file can hold very many rows.
+            if file.metadata.num_rows == rows and file.schema_arrow.equals(schema):
+                return file.read()
+    except (OSError, pa.ArrowException):
+        pass
+    raise DataError(f"{path}: not the table that the index describes; run vlp index build again")
+
+
+def _array(path: Path, count: int, *, below: int) -> np.ndarray:
+    try:
+        array: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        raise DataError(f"{path}: not an array of numbers; run vlp index build again") from None
+    if array.shape != (count,) or array.dtype != np.int64 or (count and not 0 <= array.min() <= array.max() < below):
+        raise DataError(f"{path}: not the array that the index describes; run vlp index build again")
+    return array

@@ -20,7 +20,7 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def case(**changes: Any) -> dict[str, Any]:
-    lists = dict.fromkeys(("findings", "absent", "uncertain", "tower", "thumbnail"), [])
+    lists: dict[str, Any] = {name: [] for name in ("findings", "absent", "uncertain", "tower", "thumbnail")}
     text = dict.fromkeys(columns_of("retrieval"), "x")
     return {**text, **lists, "query": True, "gallery": True, "age": 1.0, "embedding": [1.0], "status": "ok", **changes}
 

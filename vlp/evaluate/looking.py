@@ -53,9 +53,10 @@ def plan(
     voting = (config.threshold_split, *config.voters) if config.voters else ()
     jobs = []
     for split in splits:
-        for number, key in enumerate(reader.keys(split)):
-            votes = split in voting and number < config.most_voters
-            job = _job(reader, key, config, set(findings), set(anatomy), votes=votes)
+        keys = reader.keys(split)
+        voters = frozenset(sorted(keys)[: config.most_voters]) if split in voting else frozenset()
+        for key in keys:
+            job = _job(reader, key, config, set(findings), set(anatomy), votes=key in voters)
             if job.tasks:
                 jobs.append(job)
     return jobs

@@ -15,8 +15,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -114,8 +113,6 @@ class IndexFacts(Config):
     """Studies by split."""
     synthetic: bool
     """Whether any study was drawn by a program."""
-    vectors: dict[str, Count]
-    """By what they are of."""
     plan: SearchPlan = SearchPlan()
     segments: tuple[SegmentFacts, ...]
 
@@ -129,6 +126,41 @@ class Space:
     owners: Int[np.ndarray, " vector"]
     """Row of the cases that each vector is of."""
     vectors: Float[np.ndarray, "vector dim"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What a segment is made of."""
+
+    cases: pa.Table
+    """One row per image, of `CASE_SCHEMA`."""
+    reports: list[str | None]
+    """By row."""
+    spaces: tuple[Space, ...]
+
+    @classmethod
+    def joined(cls, parts: "Sequence[Content]") -> "Content":
+        """All of it together, in order."""
+        starts = np.cumsum([0, *(part.cases.num_rows for part in parts)])
+        found: dict[tuple[VectorKind, str], list[Space]] = {}
+        for start, part in zip(starts, parts, strict=False):
+            for space in part.spaces:
+                moved = replace(space, owners=space.owners + start)
+                found.setdefault((space.kind, space.what), []).append(moved)
+        spaces = (
+            Space(
+                kind=kind,
+                what=what,
+                owners=np.concatenate([space.owners for space in some]),
+                vectors=np.concatenate([space.vectors for space in some]),
+            )
+            for (kind, what), some in found.items()
+        )
+        return cls(
+            cases=pa.concat_tables([part.cases for part in parts]),
+            reports=[report for part in parts for report in part.reports],
+            spaces=tuple(spaces),
+        )
 
 
 class Segment:
@@ -165,7 +197,8 @@ class Segment:
                 _check(folder / name, facts.sha256)
             searcher = kinds.open_searcher(folder)
             owners = _array(folder / _OWNERS, facts.count, below=self.facts.images)
-            if len(searcher) != facts.count or not np.isin(searcher.rows.ids, np.arange(facts.count)).all():
+            ids = searcher.rows.ids
+            if len(ids) != facts.count or (len(ids) and int(ids.max()) >= facts.count):
                 raise DataError(f"{folder}: vectors and cases do not belong together; run vlp index build again")
             gone = np.flatnonzero(~self.alive[owners])
             searcher.remove(gone)
@@ -179,43 +212,43 @@ class Segment:
         text: str | None = self._reports.read_row_group(group, columns=["report"])["report"][place].as_py()
         return text
 
-    @cached_property
-    def reports(self) -> list[str | None]:
-        """All reports, row by row."""
-        texts: list[str | None] = self._reports.read(columns=["report"])["report"].to_pylist()
-        return texts
+    def content(self) -> "Content":
+        """What it holds and is not removed, with all vectors."""
+        table = _table(self.folder / _CASES, self.facts.images, CASE_SCHEMA)
+        reports = self._reports.read(columns=["report"])["report"]
+        kept = pa.array(self.alive)
+        places = np.cumsum(self.alive) - 1
+        spaces = []
+        for facts in self.facts.spaces:
+            searcher, owners = self.space(facts)
+            ids = np.flatnonzero(owners >= 0)
+            vectors = searcher.rows.vectors[searcher.rows.rows_of(ids)]
+            spaces.append(Space(kind=facts.kind, what=facts.what, owners=places[owners[ids]], vectors=vectors))
+        return Content(cases=table.filter(kept), reports=reports.filter(kept).to_pylist(), spaces=tuple(spaces))
 
 
 def write_segment(
-    folder: Path,
-    name: str,
-    cases: pa.Table,
-    reports: Sequence[str | None],
-    spaces: Iterable[Space],
-    *,
-    plan: SearchPlan,
+    folder: Path, name: str, content: Content, *, plan: SearchPlan
 ) -> SegmentFacts:
     """Writes a segment into a folder, which is made, and onto the disk.
 
     Args:
         folder: where.
         name: what it will be called.
-        cases: one row per image, of `CASE_SCHEMA`.
-        reports: by row.
-        spaces: their vectors.
-        plan: which searchers they get.
+        content: what it holds.
+        plan: which searchers its vectors get.
     """
     folder.mkdir(parents=True)
-    pyarrow.parquet.write_table(cases, folder / _CASES, compression="zstd")
-    table = pa.table({"report": pa.array(reports, pa.string())})
+    pyarrow.parquet.write_table(content.cases, folder / _CASES, compression="zstd")
+    table = pa.table({"report": pa.array(content.reports, pa.string())})
     pyarrow.parquet.write_table(table, folder / _REPORTS, compression="zstd", row_group_size=_REPORT_GROUP)
     written = tuple(
-        _write_space(folder / f"space-{number:02d}", space, plan=plan) for number, space in enumerate(spaces)
+        _write_space(folder / f"space-{number:02d}", space, plan=plan) for number, space in enumerate(content.spaces)
     )
     synced(folder)
     return SegmentFacts(
         name=name,
-        images=cases.num_rows,
+        images=content.cases.num_rows,
         spaces=written,
         sha256={file: sha256(folder / file) for file in (_CASES, _REPORTS)},
     )
@@ -226,10 +259,12 @@ def write_removed(segment: Segment, rows: Int[np.ndarray, " row"], *, generation
     gone = np.union1d(np.flatnonzero(~segment.alive), rows)
     name = f"removed-{generation:06d}.npy"
     path = segment.folder / name
-    with path.open("wb") as file:
+    beside = segment.folder / f".partial-{name}"
+    with beside.open("wb") as file:
         np.save(file, gone.astype(np.int64), allow_pickle=False)
         file.flush()
         os.fsync(file.fileno())
+    os.replace(beside, path)  # never written into: a file of this name may be linked with another index's
     sums = {key: value for key, value in segment.facts.sha256.items() if key in (_CASES, _REPORTS)}
     return segment.facts.model_copy(
         update={"removed": len(gone), "removed_file": name, "sha256": {**sums, name: sha256(path)}}

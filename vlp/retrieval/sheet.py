@@ -21,6 +21,7 @@ from jaxtyping import Float, UInt8
 from vlp.data.reader import ShardReader
 from vlp.errors import DataError
 from vlp.log import progress
+from vlp.records import Box
 from vlp.retrieval.search import Hit, Hits
 from vlp.retrieval.why import Asked, SimilarityMap, Why, explain
 
@@ -34,12 +35,13 @@ MOST_CASES = 100
 SIDE_PX = 336
 """Longer side of a radiograph on a sheet."""
 NOTE = "AI output, research use, not a medical device"
+UNLABELLED = "no labels, so nothing to compare those of the cases with"
 COLOURS = "viridis"
 _STRONGEST = 0.6
 """Opacity of a map where it is highest; where it is lowest the radiograph shows unveiled."""
 _SPAN = (1.0, 99.5)
 """Percentiles of all maps on a sheet that its one scale of colours spans."""
-_JPEG_QUALITY = 88
+_JPEG_QUALITY, _FRAME = 88, (255, 92, 92)
 
 Picture: TypeAlias = np.ndarray
 """RGB as uint8 [rows columns 3]."""
@@ -65,11 +67,11 @@ class Case:
         return tuple((name, name in shared) for name in sorted(self.hit.present, key=lambda name: name not in shared))
 
     @property
-    def overlap(self) -> str:
-        """How much the labels have in common, in words."""
+    def overlap(self) -> str | None:
+        """How much the labels have in common, in words; None where the query has none."""
         common = self.why.overlap
         if common is None:
-            return "label overlap unknown: the query has no labels"
+            return None
         if common.jaccard is None:
             return "neither is labelled with a finding"
         either = len(common.shared) + len(common.only_query) + len(common.only_case)
@@ -106,7 +108,15 @@ class Sheet:
     """What the scores and the maps are, how many studies were searched, who was left out."""
 
 
-def write_sheet(path: Path, asked: Asked, hits: Hits, *, reader: ShardReader, engine: "Engine | None" = None) -> Sheet:
+def write_sheet(
+    path: Path,
+    asked: Asked,
+    hits: Hits,
+    *,
+    reader: ShardReader,
+    engine: "Engine | None" = None,
+    remarks: Sequence[str] = (),
+) -> Sheet:
     """Draws the sheet of a search into a file; written whole or not at all.
 
     Args:
@@ -115,6 +125,7 @@ def write_sheet(path: Path, asked: Asked, hits: Hits, *, reader: ShardReader, en
         hits: what was found.
         reader: the shards the cases lie in.
         engine: of the model that made the index; without it the sheet has no maps and no sentences, and says so.
+        remarks: what else must stand at its head, e.g. a filter, or who was left out for which reason.
 
     Raises:
         DataError: for another ending, a case that the shards do not hold, or a file that cannot be written.
@@ -122,7 +133,9 @@ def write_sheet(path: Path, asked: Asked, hits: Hits, *, reader: ShardReader, en
     writers = {".png": _png, ".html": _html}
     if path.suffix.lower() not in writers:
         raise DataError(f"{path}: a sheet is a .png or a .html file; name it so")
-    sheet = gather(asked, hits, reader=reader, engine=engine)
+    if not path.parent.is_dir():
+        raise DataError(f"{path.parent}: there is no such folder for the sheet; make it first")
+    sheet = gather(asked, hits, reader=reader, engine=engine, remarks=remarks)
     content = writers[path.suffix.lower()](sheet)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -135,12 +148,14 @@ def write_sheet(path: Path, asked: Asked, hits: Hits, *, reader: ShardReader, en
     return sheet
 
 
-def gather(asked: Asked, hits: Hits, *, reader: ShardReader, engine: "Engine | None" = None) -> Sheet:
+def gather(
+    asked: Asked, hits: Hits, *, reader: ShardReader, engine: "Engine | None" = None, remarks: Sequence[str] = ()
+) -> Sheet:
     """What the sheet of a search shows; arguments and errors as in `write_sheet`."""
     shown = hits[:MOST_CASES]
     whys = explain(asked, shown, reader, engine=engine)
     scale = _scale([found for why in whys for found in (why.query_map, why.case_map) if found is not None])
-    query = radiograph(asked.pixels) if asked.pixels is not None else None
+    query = radiograph(asked.pixels, box=asked.box) if asked.pixels is not None else None
     pairs = list(zip(shown, whys, strict=True))
     cases = [
         _case(rank, hit, why, query, scale, reader)
@@ -148,19 +163,24 @@ def gather(asked: Asked, hits: Hits, *, reader: ShardReader, engine: "Engine | N
     ]
     return Sheet(
         asked=asked,
-        query=query if query is None or asked.box is None else _boxed(query, asked),
+        query=query,
         cases=tuple(cases),
         scale=scale,
-        lines=tuple(_lines(asked, hits, scale)),
+        lines=(*_lines(asked, hits, scale), *remarks),
     )
 
 
-def radiograph(pixels: UInt8[np.ndarray, "rows columns"]) -> Picture:
-    """The image as RGB with the longer side a sheet shows."""
+def radiograph(pixels: UInt8[np.ndarray, "rows columns"], *, box: Box | None = None) -> Picture:
+    """The image as RGB with the longer side a sheet shows, and with a frame around a part of it."""
     scale = SIDE_PX / max(pixels.shape)
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
     grey = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    return np.repeat(grey[..., None], 3, axis=2)
+    picture = np.repeat(grey[..., None], 3, axis=2)
+    if box is not None:
+        left, top, right, bottom = (round(edge * scale) for edge in box)
+        for colour, thickness in (((0, 0, 0), 4), (_FRAME, 2)):
+            cv2.rectangle(picture, (left, top), (right - 1, bottom - 1), colour, thickness, cv2.LINE_AA)
+    return picture
 
 
 def veil(picture: Picture, values: Float[np.ndarray, "rows columns"], scale: tuple[float, float]) -> Picture:
@@ -204,17 +224,6 @@ def _scale(maps: Sequence[SimilarityMap]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _boxed(picture: Picture, asked: Asked) -> Picture:
-    assert asked.box is not None
-    assert asked.pixels is not None
-    scale = picture.shape[1] / asked.pixels.shape[1]
-    left, top, right, bottom = (round(edge * scale) for edge in asked.box)
-    drawn = np.ascontiguousarray(picture)
-    for colour, thickness in (((0, 0, 0), 4), ((255, 92, 92), 2)):
-        cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), colour, thickness, cv2.LINE_AA)
-    return drawn
-
-
 def _lines(asked: Asked, hits: Hits, scale: tuple[float, float] | None) -> list[str]:
     more = f"; the first {MOST_CASES} of {len(hits)} are shown" if len(hits) > MOST_CASES else ""
     lines = [
@@ -235,15 +244,12 @@ def _html(sheet: Sheet) -> bytes:
     """The page; every text is escaped, and what it may load or run is nothing."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    loader = FileSystemLoader(Path(__file__).parent)
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"sha256": _digest, "embedded": _embedded, "colour_bar": _colour_bar}
-    page = environment.get_template(TEMPLATE).render(sheet=sheet, note=NOTE)
+    page = environment.get_template(TEMPLATE).render(sheet=sheet, note=NOTE, unlabelled=UNLABELLED)
     # A text from a command line may hold bytes that are no characters.
     return page.encode("utf-8", errors="replace")
 
@@ -271,9 +277,9 @@ def _colour_bar(scale: tuple[float, float]) -> Picture:
 
 _COLUMNS = 5
 _WIDTH, _GAP, _MARGIN = 2.5, 0.25, 0.3
-_HEAD, _BIG, _SMALL, _WORDS = 0.42, 2.5, 1.22, 1.25
+_HEAD, _BIG, _SMALL, _WORDS = 0.42, 2.5, 1.22, 1.3
 _DPI = 100
-_LINE_CHARACTERS, _MOST_LINES = 46, 8
+_LINE, _LINE_CHARACTERS, _HEAD_CHARACTERS = 0.135, 46, 120
 _INK, _SOFT, _SHARED = "#19202a", "#5b6775", "#0f766e"
 
 
@@ -300,11 +306,18 @@ class _Canvas:
         scale = min(width / picture.shape[1], height / picture.shape[0])
         across, down = picture.shape[1] * scale, picture.shape[0] * scale
         left, bottom = x + (width - across) / 2, y + down
-        axis = self._figure.add_axes(
-            (left / self._width, 1 - bottom / self._height, across / self._width, down / self._height)
-        )
+        corner = (left / self._width, 1 - bottom / self._height)
+        axis = self._figure.add_axes((*corner, across / self._width, down / self._height))
         axis.imshow(picture, aspect="auto", interpolation="bilinear")
         axis.set_axis_off()
+
+    def stack(self, x: float, y: float, parts: Sequence[tuple[str, str, int]]) -> float:
+        """Puts (text, colour, most lines) under each other, each wrapped; gives where the next would stand."""
+        for text, color, most in parts:
+            lines = textwrap.wrap(text, width=_LINE_CHARACTERS, max_lines=most, placeholder=" \u2026")
+            self.words(x, y, "\n".join(lines), color=color)
+            y += _LINE * len(lines) + 0.02
+        return y
 
     def png(self) -> bytes:
         content = io.BytesIO()
@@ -318,10 +331,11 @@ def _png(sheet: Sheet) -> bytes:
     height = _HEAD + _BIG + maps + _WORDS
     columns = min(_COLUMNS, 1 + len(sheet.cases))
     rows = -(-(1 + len(sheet.cases)) // columns)
-    top = 0.75 + 0.16 * len(sheet.lines)
+    lines = [part for line in sheet.lines for part in textwrap.wrap(line, width=_HEAD_CHARACTERS)]
+    top = 0.75 + 0.16 * len(lines)
     canvas = _Canvas(max(2 * _MARGIN + columns * (_WIDTH + _GAP) - _GAP, 8.0), top + rows * height + 0.35)
     canvas.words(_MARGIN, 0.2, "Similar cases", size=15, bold=True)
-    canvas.words(_MARGIN, 0.55, "\n".join(sheet.lines), size=7.5, color=_SOFT)
+    canvas.words(_MARGIN, 0.55, "\n".join(lines), size=7.5, color=_SOFT)
     _draw_query(canvas, sheet, _MARGIN, top)
     for place, case in enumerate(sheet.cases, start=1):
         row, column = divmod(place, columns)
@@ -338,10 +352,7 @@ def _draw_query(canvas: _Canvas, sheet: Sheet, x: float, y: float) -> None:
     if sheet.query is not None:
         canvas.picture(x, below, sheet.query, width=_WIDTH, height=_BIG)
         below += _BIG + 0.08
-    for text, color in _query_words(asked):
-        lines = _wrapped(text)
-        canvas.words(x, below, "\n".join(lines), color=color)
-        below += 0.135 * len(lines) + 0.05
+    below = canvas.stack(x, below, _query_words(asked))
     if sheet.scale is not None:
         low, high = sheet.scale
         canvas.words(x, below + 0.06, f"cosine {low:.2f}", color=_SOFT)
@@ -349,15 +360,15 @@ def _draw_query(canvas: _Canvas, sheet: Sheet, x: float, y: float) -> None:
         canvas.words(x + 2.0, below + 0.06, f"{high:.2f}", color=_SOFT)
 
 
-def _query_words(asked: Asked) -> list[tuple[str, str]]:
+def _query_words(asked: Asked) -> list[tuple[str, str, int]]:
     """What the query says, and what it is known to show."""
-    words = [(f"\u201c{asked.text}\u201d", _INK)] if asked.text is not None else []
-    if asked.finding is not None:
-        words.append((f"alike in: {asked.finding}", _INK))
-    if asked.box is not None:
-        words.append(("searched by the part in the frame", _INK))
+    words = [(f"\u201c{asked.text}\u201d", _INK, 4)] if asked.text is not None else []
+    words += [(f"alike in: {asked.finding}", _INK, 2)] if asked.finding is not None else []
+    words += [("searched by the part in the frame", _INK, 1)] if asked.box is not None else []
     if asked.present is not None:
-        words.append((f"labelled: {', '.join(asked.present) or 'nothing present'}", _SHARED))
+        words.append((f"labelled: {', '.join(asked.present) or 'nothing present'}", _SHARED, 4))
+    elif asked.pixels is not None:
+        words.append((UNLABELLED, _SOFT, 2))
     return words
 
 
@@ -369,26 +380,20 @@ def _draw_case(canvas: _Canvas, case: Case, x: float, y: float) -> None:
     canvas.picture(x, below, case.plain, width=_WIDTH, height=_BIG)
     below += _BIG + 0.06
     half = (_WIDTH - 0.06) / 2
-    for place, (picture, name) in enumerate(((case.veiled, "this case"), (case.query_veiled, "query"))):
+    for place, (picture, name) in enumerate(((case.veiled, "in this case"), (case.query_veiled, "in the query"))):
         if picture is not None:
             left = x + place * (half + 0.06)
             canvas.picture(left, below, picture, width=half, height=_SMALL)
             canvas.words(left, below + _SMALL + 0.01, name, size=6, color=_SOFT)
     below += _SMALL + 0.2 if case.veiled is not None else 0.04
+    canvas.stack(x, below, _case_words(case))
+
+
+def _case_words(case: Case) -> list[tuple[str, str, int]]:
     shared = ", ".join(name for name, both in case.findings if both)
     others = ", ".join(name for name, both in case.findings if not both)
-    parts = [(f"in common: {shared}", _SHARED)] if shared else []
-    parts += [(f"{'also' if shared else 'labelled'}: {others}", _INK)] if others else []
-    parts += [] if parts else [("no finding labelled present", _INK)]
-    parts += [(case.overlap, _SOFT)]
-    parts += [(case.sentence, _INK)] if case.sentence is not None else []
-    left_over = _MOST_LINES
-    for text, color in parts:
-        lines = _wrapped(text)[:left_over]
-        canvas.words(x, below, "\n".join(lines), color=color)
-        below += 0.135 * len(lines)
-        left_over -= len(lines)
-
-
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, width=_LINE_CHARACTERS, max_lines=4, placeholder=" \u2026") or [""]
+    words = [(f"in common: {shared}", _SHARED, 2)] if shared else []
+    words += [(f"{'also' if shared else 'labelled'}: {others}", _INK, 2)] if others else []
+    words += [("no finding labelled present", _INK, 1)] if not case.findings else []
+    words += [(case.overlap, _SOFT, 1)] if case.overlap is not None else []
+    return [*words, (case.sentence, _INK, 3)] if case.sentence is not None else words

@@ -46,6 +46,12 @@ class Snapshot:
         self._starts = np.cumsum([0, *(int(segment.alive.sum()) for segment in segments)])
         self._parts: dict[tuple[VectorKind, str | None], list[Part]] = {}
 
+    def served(self, kind: VectorKind, part: Part) -> "Snapshot":
+        """The same, with the vectors of a kind found by something else."""
+        served = Snapshot(self.folder, self.facts, self.segments)
+        served._parts[kind, None] = [part]
+        return served
+
     @cached_property
     def rows(self) -> dict[tuple[str, int], int]:
         """Row of the cases by key and image."""
@@ -124,28 +130,40 @@ class Snapshot:
         return Part(searcher=searcher, rows=np.where(owners >= 0, rows[owners], -1))
 
 
-def open_snapshot(folder: Path, facts: IndexFacts) -> Snapshot:
+def open_snapshot(folder: Path, facts: IndexFacts, *, before: "Snapshot | None" = None) -> Snapshot:
     """The generation that these facts describe.
+
+    Args:
+        folder: of the index.
+        facts: of the generation.
+        before: an earlier generation, whose segments need not be opened again.
 
     Raises:
         DataError: if a file is missing or damaged.
     """
-    return Snapshot(folder, facts, [Segment(folder / SEGMENTS / one.name, one) for one in facts.segments])
+    known = {segment.facts.model_dump_json(): segment for segment in before.segments} if before is not None else {}
+    return Snapshot(
+        folder,
+        facts,
+        [known.get(one.model_dump_json()) or Segment(folder / SEGMENTS / one.name, one) for one in facts.segments],
+    )
 
 
 def nearest_of(parts: Iterable[Part], *, out: Bool[np.ndarray, " row"]) -> Nearest:
     """The way to the nearest vectors of several parts whose rows are not `out`."""
-    masked = [(part, _allowed(part, out)) for part in parts]
+    asked = [(part, *_allowed(part, out)) for part in parts]
 
     def nearest(vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         scores, rows = [np.empty(0, np.float32)], [np.empty(0, np.int64)]
-        for part, (allowed, spare) in masked:
+        for part, allowed, spare in asked:
             found = part.searcher.search(vector[None], count + spare, allowed=allowed)
-            scores.append(found[0][0])
-            rows.append(part.rows[found[1][0]])
+            of_part = part.rows[found[1][0]]
+            wanted = (of_part >= 0) & ~out[of_part]
+            scores.append(found[0][0][wanted])
+            rows.append(of_part[wanted])
         joined, joined_rows = np.concatenate(scores), np.concatenate(rows)
-        # Those that were fetched beyond the count take part: `find` looks at every row again.
-        order = np.argsort(-joined, kind="stable")
+        # Every part gave its best; only so many of all are sure to be the best of all.
+        order = np.argsort(-joined, kind="stable")[:count]
         return joined[order], joined_rows[order]
 
     return nearest

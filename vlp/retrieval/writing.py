@@ -126,7 +126,7 @@ class Writer:
             if path.name not in named:
                 shutil.rmtree(path)
                 continue
-            for removed in path.glob("removed-*.npy"):
+            for removed in (*path.glob("removed-*.npy"), *path.glob(f"{_PARTIAL}*")):
                 if removed.name != named[path.name]:
                     removed.unlink()
         for path in self.folder.glob(f"{_PARTIAL}*"):

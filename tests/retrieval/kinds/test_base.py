@@ -20,7 +20,7 @@ from vlp.retrieval.kinds.base import RowSearcher
 COUNT = 3000
 CONFIGS = [
     FlatConfig(),
-    IvfFastScanConfig(lists=32, probes=24, rerank=12),
+    IvfFastScanConfig(lists=32, probes=30, rerank=14),
     IvfSq8Config(lists=32, probes=24, rerank=4),
     HnswConfig(effort=64),
 ]

@@ -1,4 +1,5 @@
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -43,9 +44,12 @@ def test_more_recall_takes_more_effort(drawn) -> None:
 def test_the_stored_recall_is_of_the_other_half_of_the_queries(drawn, monkeypatch) -> None:
     searcher = build(FlatConfig(), 32, [(np.arange(50), drawn(50))])
     seen = []
-    monkeypatch.setattr(
-        "vlp.retrieval.kinds.tune._quickest", lambda own, queries, *_: (seen.append(queries), own.config)[1]
-    )
+
+    def quickest(own, queries, *_):
+        seen.append(queries)
+        return own.config
+
+    monkeypatch.setattr(sys.modules[tune.__module__], "_quickest", quickest)
     asked = drawn(40, seed=2)
     tune(searcher, asked, 1.0)
     np.testing.assert_allclose(seen[0], asked[::2], atol=1e-6)

@@ -137,13 +137,15 @@ def test_weights_equal_counting_points(shape: tuple[int, int], fit: str, corners
     grid = (2, 4)
     features = SimpleNamespace(grid=grid, padding=None)
     expected = np.zeros(grid)
-    fine = 400
+    fine = 200
     ys, xs = (np.arange(fine) + 0.5) / fine * 16, (np.arange(fine) + 0.5) / fine * 32
     points = placement.to_original(np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2))
-    inside = (points >= np.maximum(box[:2], 0)).all(axis=1) & (points < np.minimum(box[2:], (columns, rows))).all(axis=1)
+    inside = (points >= np.maximum(box[:2], 0)).all(axis=1) & (points < np.minimum(box[2:], (columns, rows))).all(
+        axis=1
+    )
     for row in range(2):
         for column in range(4):
-            of_patch = inside.reshape(fine, fine)[row * 200 : row * 200 + 200, column * 100 : column * 100 + 100]
+            of_patch = inside.reshape(fine, fine)[row * 100 : row * 100 + 100, column * 50 : column * 50 + 50]
             expected[row, column] = of_patch.sum()
     found = region_weights(box, placement, features)
     if expected.sum() < 100:  # too little for counting to say anything

@@ -1,7 +1,7 @@
 """A store of vectors: a folder whose `store.json` says which model made them of which archive, and one part per shard.
 
-`store.json` is there from the beginning, without parts; when the last part is there it is written again with all of
-them, and only then is the store complete.  Parts may be made by many processes in any order.
+`store.json` is there from the beginning, without parts; when the last part is there it is written again with what
+each says of itself.  Parts may be made by many processes in any order; the store is complete with the last of them.
 """
 
 import os
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from jaxtyping import Float16
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 import vlp
 from vlp.config import Config
@@ -65,6 +65,12 @@ class StoreFacts(Config):
     """All parts, in the archive's order."""
     parts: tuple[PartFacts, ...] = ()
     """Those parts in the same order, once all are there."""
+
+    @model_validator(mode="after")
+    def _all_parts_or_none(self) -> "StoreFacts":
+        if self.parts and tuple(part.name for part in self.parts) != self.names:
+            raise ValueError("parts that are not those that the store is made of")
+        return self
 
     @property
     def counts(self) -> dict[VectorKind, int]:
@@ -115,7 +121,7 @@ class VectorStore:
             DataError: if the folder holds no store, or one that is not complete.
         """
         path = Path(folder)
-        facts = read_facts(path)
+        facts = _with_parts(path, read_facts(path))
         if facts.missing:
             raise DataError(
                 f"{path}: the store is not complete, {len(facts.missing)} of {len(facts.names)} parts are missing; run "
@@ -224,8 +230,7 @@ def finish(folder: Path, facts: StoreFacts) -> VectorStore:
     Raises:
         DataError: if it cannot be written.
     """
-    found = (read_part(folder, name) for name in facts.names)
-    now = facts.model_copy(update={"parts": tuple(part for part in found if part is not None)})
+    now = _with_parts(folder, facts)
     if not now.missing and now != facts:
         try:
             write_file(folder / FILE_NAME, lambda file: file.write(_json(now)))
@@ -237,8 +242,8 @@ def finish(folder: Path, facts: StoreFacts) -> VectorStore:
 def merge(folder: Path | str) -> VectorStore:
     """Completes a store whose parts other processes have made, without a model: all of them must be there.
 
-    Every part says for itself that it is whole, and the last process to make one completes the store by itself; this
-    is for asking whether that was so.
+    The last process that makes a part does this by itself; this is for one that was stopped before it could, and for
+    asking whether all are there.
 
     Raises:
         DataError: if the folder holds no store, or parts are missing.
@@ -262,6 +267,14 @@ def read_facts(folder: Path) -> StoreFacts:
         fault = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in fault["loc"])
         raise DataError(f"{folder / FILE_NAME}: no store of this version: {place}: {fault['msg']}") from None
+
+
+def _with_parts(folder: Path, facts: StoreFacts) -> StoreFacts:
+    """The facts with all parts that are there, as they are once the store is complete."""
+    if not facts.missing:
+        return facts
+    found = (read_part(folder, name) for name in facts.names)
+    return facts.model_copy(update={"parts": tuple(part for part in found if part is not None)})
 
 
 def _write_first(folder: Path, facts: StoreFacts) -> None:

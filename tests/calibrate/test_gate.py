@@ -68,7 +68,7 @@ def engine() -> Engine:
 def gate(engine: Engine, reader: ShardReader) -> Gate:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fitting, "MOST_ROUNDS", 1)
-        patch.setattr(fitting, "DRAWN_PER_KIND", 25)
+        patch.setattr(fitting, "DRAWN_PER_KIND", 15)
         patch.setattr(fitting, "TURNS", 1)
         return fit_gate(engine, reader, split="val", seed=1)
 

@@ -44,10 +44,13 @@ def test_tables_fit_a_terminal_and_show_intervals(capsys: pytest.CaptureFixture[
 
     rows = [row("classification", metric, "pleural thickening") for metric in ("auroc", "average_precision")]
     rows += [row("grounding", metric, "pleural thickening") for metric in ("pointing_game", "dice")]
-    rows += [row("retrieval", f"ndcg_at_10{end}", "all") for end in ("", "_random", "_over_random")]
+    rows += [row("retrieval", f"ndcg_at_10{end}", "all") for end in ("", "_random", "_over_random", "_metadata")]
+    rows.append(row("retrieval", "knn_auroc", "macro"))
     show(rows, tmp_path, as_json=False)
     shown = capsys.readouterr().out
-    assert shown.count("0.900 [0.800, 0.950]") == 6
+    assert shown.count("0.900 [0.800, 0.950]") == 8
+    assert "view, sex, age" in shown
+    assert "Vote of the nearest cases" in shown
     assert shown.count("0.90 [0.80, 0.95]") == 1
     assert "nDCG@10" in shown
     assert str(tmp_path / "report.html") in shown

@@ -233,6 +233,7 @@ def trusted(
         shards=whole,
         output=folder / "out",
         tasks=("classification", "grounding", "retrieval", "negation", "anatomy"),
+        voters=("train",),
         compared_prompts=("finding", "radzero"),
         calibration=folder,
         prior=True,

@@ -85,6 +85,22 @@ def test_numbers_on_the_page_are_the_results(material: Material) -> None:
     assert all(note in markdown(material) for note in material.meta["notes"])
 
 
+def test_other_means_of_looking_and_the_vote_stand_beside_the_model(material: Material) -> None:
+    rows = {row.metric: row for row in material.results if row.task == "retrieval"}
+    page = html(material)
+    assert "Metadata: cases of the same view, sex and decade of age" in page
+    for name in ("metadata", "pixels", "tower"):
+        assert f"{rows[f'precision_at_5_{name}'].value:.3f}" in page
+    assert "What the nearest cases are labelled with" not in page
+    vote = replace(rows["mrr"], metric="knn_auroc", finding="macro", value=0.876, low=0.8, high=0.9, method="by <vote>")
+    voted = html(replace(material, results=[*material.results, vote, replace(vote, finding="mass", value=0.1234)]))
+    assert "What the nearest cases are labelled with" in voted
+    assert "0.876 [0.800, 0.900]" in voted
+    assert "by &lt;vote&gt;" in voted
+    old = [row for row in material.results if not row.metric.endswith(("_metadata", "_pixels", "_tower"))]
+    assert "Metadata" not in html(replace(material, results=old))
+
+
 def test_findings_stand_best_first_and_undefined_last(material: Material) -> None:
     base = material.findings("classification", "auroc")[0]
     rows = [

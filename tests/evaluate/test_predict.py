@@ -9,6 +9,7 @@ from vlp.evaluate.predict import predict
 from vlp.evaluate.prior import mean_masks
 from vlp.evaluate.questions import Questions
 from vlp.evaluate.retrieval import Gallery
+from vlp.evaluate.retrieval_rankers import thumbnail
 from vlp.inference.classify import weigh
 from vlp.records import Mask, Region, Study
 
@@ -54,6 +55,27 @@ def test_regions_are_measured_on_their_own_image(engine, settings: EvaluateConfi
         assert row["region_kind"] == regions[0].kind
         assert row["truth_px"] == 256
         assert row["text"] == questions.texts(row["finding"])[0]
+
+
+def test_cases_carry_what_baselines_and_votes_need(engine, settings: EvaluateConfig, questions: Questions) -> None:
+    reader = open_shards(settings.shards)
+    asked = settings.model_copy(update={"tasks": ("retrieval",)})
+    rows = predict(engine, reader, asked, questions=questions)["retrieval"]
+    seen = [row for row in rows if row["status"] == "ok"]
+    assert len(seen) < len(rows)
+    for row in seen:
+        study = reader.study(row["study_id"])
+        said = {name: str(certainty) for name, certainty in study.labels.items()}
+        assert {name: "present" for name in row["findings"]} | {name: "absent" for name in row["absent"]} | {
+            name: "uncertain" for name in row["uncertain"]
+        } == said
+        assert np.linalg.norm(row["tower"]) == pytest.approx(1.0, abs=2e-3)
+        looked = engine.looked([reader.image(row["study_id"], 0)])
+        assert row["tower"] == pytest.approx(
+            looked.tower[0].numpy() / np.linalg.norm(looked.tower[0].numpy()), abs=2e-3
+        )
+        assert row["thumbnail"] == pytest.approx(thumbnail(looked.seen[0].pixels), abs=2e-3)
+    assert all(row["tower"] == row["thumbnail"] == [] for row in rows if row["status"] != "ok")
 
 
 def test_the_kind_of_a_region_is_that_of_the_measured_ones(

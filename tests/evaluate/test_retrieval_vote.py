@@ -100,7 +100,7 @@ def test_nobody_votes_unless_asked_and_studies_without_labels_choose_nothing() -
     assert f"vote of the {USUAL_K} nearest" in results["knn_auroc", MACRO].method
 
 
-def test_neighbours_that_say_nothing_leave_the_share_of_all() -> None:
+def test_a_study_whose_neighbours_all_say_nothing_is_scored_by_the_share_of_all() -> None:
     rng = np.random.default_rng(0)
     rows = archive()
     silent = [row(900 + n, "train", rng, findings=[], absent=[], embedding=[1.0, 0.01 * n]) for n in range(300)]

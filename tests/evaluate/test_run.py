@@ -117,6 +117,15 @@ def test_everything_asked_for_is_answered_from_one_look(trusted: Path) -> None:
     }  # fmt: skip
 
 
+def test_training_studies_vote_and_neither_ask_nor_answer(trusted: Path) -> None:
+    rows = {(row.metric, row.finding): row for row in read_results(trusted) if row.task == "retrieval"}
+    assert "nearest of 12 studies (train), k chosen on the 12 studies of val" in rows["knn_auroc", "macro"].method
+    assert 0.5 < rows["knn_auroc", "macro"].value <= 1.0
+    cases = read(trusted, "retrieval")
+    assert {row["split"] for row in cases} == {"train", "val", "test"}
+    assert {row["split"] for row in cases if row["query"] or row["gallery"]} == {"test"}
+
+
 def test_notes_say_what_probabilities_and_protocols_rest_on(trusted: Path) -> None:
     meta = json.loads((trusted / "results_meta.json").read_text())
     notes = " ".join(meta["notes"])

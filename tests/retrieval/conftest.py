@@ -1,13 +1,16 @@
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from vlp.data import ShardReader, open_shards
+from vlp.data.transforms import SeenImage
 from vlp.data.writer import ShardWriter
 from vlp.records import Certainty, ImageFile, LoadedStudy, Person, Report, Study
+from vlp.tensors import Placement
 
 DIM = 12
 SIDE = 16
@@ -20,14 +23,27 @@ class Projection:
         self.fingerprint = fingerprint
         self._matrix = np.random.default_rng(7).normal(size=(SIDE * SIDE, DIM))
 
-    def see(self, reader: Any, key: str, index: int = 0) -> np.ndarray:
-        return np.asarray(reader.image(key, index))
+    def see(self, reader: Any, key: str, index: int = 0) -> SeenImage:
+        return seen(reader.image(key, index))
 
-    def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        return unit(np.stack([image.ravel() / 255.0 - 0.5 for image in images]) @ self._matrix)
+    def embed(self, images: Sequence[np.ndarray | SeenImage]) -> np.ndarray:
+        return unit(np.stack([seen(image).pixels.ravel() / 255.0 - 0.5 for image in images]) @ self._matrix)
+
+    def looked(self, images: Sequence[np.ndarray | SeenImage]) -> SimpleNamespace:
+        return SimpleNamespace(seen=[seen(image) for image in images], features=images)
+
+    def vectors(self, features: Sequence[np.ndarray | SeenImage]) -> np.ndarray:
+        return self.embed(features)
 
     def encode_text(self, sentences: Sequence[str]) -> np.ndarray:
         return unit(np.stack([np.random.default_rng(len(text)).normal(size=DIM) for text in sentences]))
+
+
+def seen(image: np.ndarray | SeenImage) -> SeenImage:
+    if isinstance(image, SeenImage):
+        return image
+    matrix = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+    return SeenImage(image, Placement(original=image.shape, model=image.shape, matrix=matrix), None)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

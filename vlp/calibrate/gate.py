@@ -56,6 +56,8 @@ STRENGTH = 1.0
 """Inverse of the penalty on the weights of the logistic regression, ..."""
 SPREAD_OF_FIRST = 3.0
 """... whose inputs are scaled by one number so that the first has this standard deviation."""
+MOST_WHITE = 0.05
+"""Largest share of films with white lungs that may be refused: made by a program, they are cruder than real ones."""
 TAIL = 0.98
 """Share of good films below the point by which the scales of different reasons are made equal."""
 _NO_SPREAD = 1e-6
@@ -262,6 +264,8 @@ def _limits(
     tail = np.maximum(np.quantile(raw[near], TAIL, axis=0) - middle, _NO_SPREAD)
     worst = ((raw - middle) / tail).max(axis=1)
     common = max(_smallest_limit(worst[good], max_refused), _smallest_limit(worst[near], max_refused))
+    if (white := kind == WHITENED).any():
+        common = max(common, _smallest_limit(worst[white], MOST_WHITE))
     return middle, middle + common * tail
 
 

@@ -4,7 +4,7 @@ Nothing here needs another data set.  The drawings are meant to be many and gene
 fitted on them is measured on kinds of pictures that are not among them (`benchmarks/gate.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
@@ -38,18 +38,36 @@ def exposed(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 
 
 def whitened(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """A film that is as good, with one lung or both white from the base up: a large effusion must never be refused."""
-    rows, columns = pixels.shape
-    side = int(rng.integers(3))  # left, right, both
-    across = np.linspace(-1, 1, columns) * (1 if side == 1 else -1)
-    shade = np.ones(columns) if side == 2 else 1 / (1 + np.exp(-across / 0.05))
-    level = rng.uniform(0.0, 0.7)
-    down = 1 / (1 + np.exp(-(np.linspace(0, 1, rows) - level) / rng.uniform(0.02, 0.1)))
-    cover = (
-        rng.uniform(0.6, 0.95) * down[:, None] * shade * np.clip((1 - np.abs(np.linspace(-1, 1, columns))) / 0.15, 0, 1)
-    )
+    """A film that is as good, with one lung or both white: a large effusion must never be refused for missing lungs."""
+    sides = ((-1,), (1,), (-1, 1))[rng.integers(3)]
+    shape = pixels.shape
+    if rng.random() < 0.5:
+        cover = _rising(shape, sides, rng)
+    else:
+        cover = np.max([_lung(shape, side, rng) for side in sides], axis=0)
     white = np.maximum(pixels, np.percentile(pixels, rng.uniform(75, 95)))
     return np.asarray((pixels * (1 - cover) + white * cover).astype(np.uint8))
+
+
+def _rising(shape: tuple[int, int], sides: Sequence[int], rng: np.random.Generator) -> np.ndarray:
+    """How much is covered by something that fills the chest from its base, with a soft upper edge."""
+    across = np.linspace(-1, 1, shape[1])
+    shade = np.ones(shape[1]) if len(sides) == 2 else 1 / (1 + np.exp(-sides[0] * across / 0.05))
+    level, softness = rng.uniform(0.0, 0.7), rng.uniform(0.02, 0.1)
+    down = 1 / (1 + np.exp(-(np.linspace(0, 1, shape[0]) - level) / softness))
+    margin = np.clip((1 - np.abs(across)) / 0.15, 0, 1)
+    return rng.uniform(0.6, 0.95) * down[:, None] * shade * margin
+
+
+def _lung(shape: tuple[int, int], side: int, rng: np.random.Generator) -> np.ndarray:
+    """How much is covered by a white lung: an oval about where one is, with an edge that may be sharp."""
+    x = (0.5 + side * rng.uniform(0.18, 0.26)) * shape[1]
+    y = rng.uniform(0.4, 0.52) * shape[0]
+    axes = (max(1, int(rng.uniform(0.12, 0.2) * shape[1])), max(1, int(rng.uniform(0.25, 0.4) * shape[0])))
+    cover = np.zeros(shape, dtype=np.float32)
+    cv2.ellipse(cover, (int(x), int(y)), axes, side * rng.uniform(0, 12), 0, 360, 1.0, -1)
+    softened = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.3, 0.03 * max(shape)))
+    return np.asarray(rng.uniform(0.75, 1.0) * softened)
 
 
 def inverted(pixels: Pixels, rng: np.random.Generator) -> Pixels:

@@ -31,6 +31,10 @@ def evaluate(
     show(run(settings), settings.output, as_json=json)
 
 
+_SHORT = {"precision_at_": "P@", "hit_at_": "hit@", "ndcg_at_": "nDCG@", "map_at_r": "mAP@R", "mrr": "MRR"}
+_MEANS = {"metadata": "view, sex, age", "pixels": "thumbnail", "tower": "image tower"}
+
+
 def show(results: "Sequence[Result]", folder: Path, *, as_json: bool) -> None:
     """Prints results as one JSON list, or as a table per task with the paths of what was written."""
     from dataclasses import asdict
@@ -45,6 +49,7 @@ def show(results: "Sequence[Result]", folder: Path, *, as_json: bool) -> None:
     _per_finding(results, "anatomy", "Parts of the body", {"dice": "Dice", "iou": "IoU"})
     _per_finding(results, "calibration", "Calibrated probabilities", {"ece": "ECE", "coverage": "coverage"})
     _retrieval(results)
+    _per_finding(results, "retrieval", "Vote of the nearest cases", {"knn_auroc": "AUROC"})
     typer.echo(f"{_NOTE}\nresults: {folder / 'results.json'}\nreport:  {folder / 'report.html'}")
 
 
@@ -85,15 +90,22 @@ def _averages(results: "Sequence[Result]") -> None:
 
 
 def _retrieval(results: "Sequence[Result]") -> None:
+    """The ranking against random cases, and below it what other means of looking reach."""
     from vlp.metrics.estimate import format_interval
 
     rows = {row.metric: row for row in results if row.task == "retrieval"}
-    table = []
-    for name in rows:
-        if f"{name}_over_random" in rows:
-            ratio = rows[f"{name}_over_random"]
-            times = format_interval(ratio.value, ratio.low, ratio.high, digits=2)
-            short = name.replace("precision_at_", "P@").replace("ndcg_at_", "nDCG@")
-            table.append((short, rows[name].text, rows[f"{name}_random"].text, times))
+    names = [name for name in rows if f"{name}_over_random" in rows]
+    table, others = [], []
+    means = [mean for mean in _MEANS if any(f"{name}_{mean}" in rows for name in names)]
+    for name in names:
+        ratio = rows[f"{name}_over_random"]
+        times = format_interval(ratio.value, ratio.low, ratio.high, digits=2)
+        short = name
+        for written, meant in _SHORT.items():
+            short = short.replace(written, meant)
+        table.append((short, rows[name].text, rows[f"{name}_random"].text, times))
+        others.append((short, *(rows[f"{name}_{mean}"].text for mean in means)))
     if table:
         print_table("Retrieval", ("figure", "model", "random cases", "ratio"), table)
+    if means:
+        print_table("Retrieval by other means", ("figure", *(_MEANS[mean] for mean in means)), others)

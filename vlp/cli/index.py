@@ -1,21 +1,31 @@
-"""`vlp index`: build an index of cases and search it by image, by text or by study."""
+"""`vlp index`: build an index of cases, search it, let cases come and go."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vlp.cli.console import print_facts, print_json, print_table
+from vlp.cli.console import print_facts, print_json
+from vlp.cli.index_search import search
 from vlp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from vlp.retrieval.index import Index
-    from vlp.retrieval.search import Hit, Hits
+    from vlp.retrieval import Index
 
-app = typer.Typer(help="Build an index of cases and search it.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Build an index of cases, search it, let cases come and go.", no_args_is_help=True, rich_markup_mode=None
+)
+app.command()(search)
 
-_NOTE = "Research use, not a medical device."
-_REPORT_CHARACTERS = 160
+_Folder = Annotated[Path, typer.Argument(help="An index folder.")]
+_Kind = Annotated[
+    str, typer.Option(help="auto (by the count of vectors), flat (exact), ivf_fastscan, ivf_sq8, or hnsw.")
+]
+_Recall = Annotated[float, typer.Option(help="Share of the true 10 nearest to be found; measured and stored.")]
+_Memory = Annotated[float | None, typer.Option(help="GB that the vectors' searcher may take.")]
+_Split = Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu, cuda ...")]
+_Json = Annotated[bool, typer.Option("--json", help="Print for programs.")]
 
 
 @app.command()
@@ -24,9 +34,12 @@ def build(
     shards: Annotated[Path, typer.Argument(help="A folder of shards.")],
     out: Annotated[Path, typer.Argument(help="Folder of the index; an index that stands there is replaced.")],
     *,
-    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
-    json_: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
+    split: _Split = None,
+    kind: _Kind = "auto",
+    recall: _Recall = 0.99,
+    memory_gb: _Memory = None,
+    device: _Device = "auto",
+    json_: _Json = False,
 ) -> None:
     """Embed every image of the shards and write the index, whole or not at all.
 
@@ -36,111 +49,162 @@ def build(
     from vlp.inference.engine import load
     from vlp.retrieval import index
 
+    plan = _plan(kind, recall, memory_gb)
     reader = open_shards(shards)
-    built = index.build(load(checkpoint, device=device), reader, out, splits=split)
-    facts = built.facts.model_dump(mode="json")
-    if json_:
-        print_json(facts)
-        return
-    shown = ("images", "studies", "persons", "splits", "dim", "synthetic")
-    print_facts(str(out), {name: facts[name] for name in shown})
+    _show(index.build(load(checkpoint, device=device), reader, out, splits=split, **plan), as_json=json_)
 
 
 @app.command()
-def search(
-    index: Annotated[Path, typer.Argument(help="An index folder.")],
+def from_store(
+    store: Annotated[Path, typer.Argument(help="A complete store of vectors, from vlp embed.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the index; an index that stands there is replaced.")],
     *,
-    checkpoint: Annotated[
-        Path | None, typer.Option(help="The checkpoint that built it; a stored study needs none.")
-    ] = None,
-    image: Annotated[Path | None, typer.Option(help="Search by this image, PNG or JPEG.")] = None,
-    text: Annotated[str | None, typer.Option(help='Search by this sentence, e.g. "There is a nodule."')] = None,
-    key: Annotated[str | None, typer.Option(help="Search by the study with this shard key.")] = None,
-    shards: Annotated[
-        Path | None, typer.Option(help="Shards the study lies in, where the index does not hold it.")
-    ] = None,
-    exclude_person: Annotated[
-        str | None, typer.Option(help="Pseudonym of the person whose studies are left out.")
-    ] = None,
-    k: Annotated[int, typer.Option("-k", help="How many studies.")] = 5,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda ...")] = "auto",
-    json_: Annotated[bool, typer.Option("--json", help="Print for programs.")] = False,
+    split: _Split = None,
+    kind: _Kind = "auto",
+    recall: _Recall = 0.99,
+    memory_gb: _Memory = None,
+    json_: _Json = False,
 ) -> None:
-    """The studies closest to an image, a sentence or another study, with their findings and reports.
+    """Write the index of vectors that vlp embed has made, with all kinds of them: of images, findings, regions.
 
-    Example: vlp index search runs/demo/index --checkpoint runs/demo --image chest.png -k 5
+    Example: vlp index from-store runs/demo/vectors runs/demo/index
+    """
+    from vlp.retrieval import index
+    from vlp.retrieval.store import VectorStore
+
+    plan = _plan(kind, recall, memory_gb)
+    _show(index.from_store(VectorStore.open(store), out, splits=split, **plan), as_json=json_)
+
+
+@app.command()
+def add(
+    index: _Folder,
+    checkpoint: Annotated[Path, typer.Argument(help="The checkpoint that built the index.")],
+    shards: Annotated[Path, typer.Argument(help="A folder of shards.")],
+    *,
+    split: _Split = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Also embed the studies that the index holds, and replace them.")
+    ] = False,
+    device: _Device = "auto",
+    json_: _Json = False,
+) -> None:
+    """Embed the studies that the index does not hold yet and add them; interrupted, it goes on where it was.
+
+    Example: vlp index add runs/demo/index runs/demo runs/new/shards
+    """
+    from vlp.data import open_shards
+    from vlp.inference.engine import load
+    from vlp.retrieval import open_index
+
+    opened = open_index(index)
+    engine, reader = load(checkpoint, device=device), open_shards(shards)
+    taken = (opened.update if update else opened.add)(engine, reader, splits=split)
+    _show(opened, as_json=json_, said={"updated or added" if update else "added": f"{taken} studies"})
+
+
+@app.command()
+def remove(
+    index: _Folder,
+    *,
+    person: Annotated[str | None, typer.Option(help="Pseudonym of the person whose cases go.")] = None,
+    key: Annotated[str | None, typer.Option(help="Shard key of the study that goes.")] = None,
+    json_: _Json = False,
+) -> None:
+    """Never find the cases of a person, or a study, again; vlp index compact then removes them from the disk.
+
+    Example: vlp index remove runs/demo/index --person 6a2f
     """
     from vlp.retrieval import open_index
 
-    if sum(query is not None for query in (image, text, key)) != 1:
-        raise ConfigError("give exactly one of --image, --text and --key")
-    if key is None and checkpoint is None:
-        raise ConfigError("searching by image or text needs --checkpoint, the one that built the index")
-    found = _search(
-        open_index(index), checkpoint=checkpoint, image=image, text=text, key=key, shards=shards,
-        exclude_person=exclude_person, k=k, device=device,
-    )  # fmt: skip
-    if json_:
-        print_json(found.to_json())
-        return
-    rows = [(hit.score, _study(hit), hit.view, ", ".join(hit.present) or "none", _opening(hit)) for hit in found]
-    columns = ("score", "study", "view", "findings present", "report")
-    print_table(str(index), columns, rows, note=_note(found, exclude_person=exclude_person))
+    if (person is None) == (key is None):
+        raise ConfigError("give exactly one of --person and --key")
+    opened = open_index(index)
+    removed = opened.remove(person=person, key=key)
+    said = {"removed": f"{removed} images", "still on the disk": "until vlp index compact is run"}
+    _show(opened, as_json=json_, said=said)
 
 
-def _search(
-    index: "Index",
+@app.command()
+def compact(
+    index: _Folder,
     *,
-    checkpoint: Path | None,
-    image: Path | None,
-    text: str | None,
-    key: str | None,
-    shards: Path | None,
-    exclude_person: str | None,
-    k: int,
-    device: str,
-) -> "Hits":
-    from vlp.data import open_shards
-    from vlp.inference.engine import load
-    from vlp.ingest import read_image
-    from vlp.retrieval import query
+    kind: Annotated[str | None, typer.Option(help="Change the kind; auto chooses by the count of vectors.")] = None,
+    recall: _Recall = 0.99,
+    memory_gb: _Memory = None,
+    json_: _Json = False,
+) -> None:
+    """Build the searchers anew of what is there; what was removed leaves the disk.
 
-    pixels = read_image(image)[1] if image is not None else None
-    reader = open_shards(shards) if shards is not None else None
-    engine: Any = load(checkpoint, device=device) if checkpoint is not None else None
-    if pixels is not None:
-        return query.by_image(index, engine, pixels, k=k, exclude_person=exclude_person)
-    if text is not None:
-        return query.by_text(index, engine, text, k=k, exclude_person=exclude_person)
-    assert key is not None
-    return query.by_key(index, key, k=k, engine=engine, reader=reader)
+    Example: vlp index compact runs/demo/index
+    """
+    from vlp.retrieval import open_index
+    from vlp.retrieval.index import planned
+
+    opened = open_index(index)
+    opened.compact(plan=planned(**_plan(kind, recall, memory_gb)) if kind is not None else None)
+    _show(opened, as_json=json_)
 
 
-def _study(hit: "Hit") -> str:
-    return f"{hit.study}\n(the same image)" if hit.same_image else hit.study
+@app.command()
+def merge(
+    indexes: Annotated[list[Path], typer.Argument(help="Index folders that one checkpoint built.")],
+    *,
+    out: Annotated[Path, typer.Option(help="Folder of the new index.")],
+    json_: _Json = False,
+) -> None:
+    """One index of the cases of several, without embedding anything again.
+
+    Example: vlp index merge runs/a/index runs/b/index --out runs/both
+    """
+    from vlp.retrieval import index
+
+    _show(index.merge(indexes, out), as_json=json_)
 
 
-def _note(found: "Hits", *, exclude_person: str | None) -> str:
-    """What the scores are, who was left out, and what to do where the query met itself."""
-    lines = [f"Score: cosine of {found.query} and image. {found.studies} studies searched, {found.excluded} left out."]
-    if exclude_person is not None and not found.excluded:
-        lines.append("The index holds no study of the person given with --exclude-person: is the pseudonym right?")
-    itself = next((hit for hit in found if hit.same_image), None)
-    if itself is not None:
-        lines.append(
-            "The same image: the archive holds the very image searched by (or one the model cannot tell from it).\n"
-            f"To leave its person out: --exclude-person {itself.person}"
-        )
-    return "\n".join((*lines, _NOTE))
+@app.command()
+def info(index: _Folder, *, json_: _Json = False) -> None:
+    """What an index holds, how its vectors are searched, and what was last written to it.
+
+    Example: vlp index info runs/demo/index
+    """
+    from vlp.retrieval import open_index
+
+    _show(open_index(index), as_json=json_)
 
 
-def _opening(hit: "Hit") -> str:
-    """The beginning of the impression, or of the whole report where it has none."""
-    from vlp.reports.sections import find_sections
+def _show(index: "Index", *, as_json: bool, said: dict[str, Any] | None = None) -> None:
+    from vlp.retrieval.writing import read_journal
 
-    if hit.report is None:
-        return "(no report)"
-    impressions = [part for part in find_sections(hit.report) if part.name == "impression"]
-    start, end = (impressions[0].start, impressions[0].end) if impressions else (0, len(hit.report))
-    words = " ".join(hit.report[start:end].split())
-    return words if len(words) <= _REPORT_CHARACTERS else words[: _REPORT_CHARACTERS - 3] + "..."
+    facts = index.facts.model_dump(mode="json")
+    vectors = [
+        {"of": f"{space.kind}: {space.what}" if space.what else space.kind, **searcher.facts.model_dump(mode="json")}
+        for space, searcher in index.snapshot.searchers()
+    ]
+    journal = [line.model_dump(mode="json") for line in read_journal(index.folder)[-5:]]
+    if as_json:
+        print_json(facts | (said or {}) | {"searchers": vectors, "journal": journal})
+        return
+    shown = ("images", "studies", "persons", "splits", "dim", "synthetic", "generation")
+    lines = {name: facts[name] for name in shown} | (said or {})
+    lines["checkpoint"] = facts["checkpoint"][:12]
+    for number, one in enumerate(vectors, start=1):
+        lines[f"searcher {number}"] = _searcher(one)
+    if journal:
+        lines["last write"] = f"{journal[-1]['what']}, {journal[-1]['state']}"
+    print_facts(str(index.folder), lines)
+
+
+def _searcher(one: dict[str, Any]) -> str:
+    recall = one["recall"]
+    measured = f", recall at {recall['k']} measured {recall['found']:.3f}" if recall is not None else ""
+    size = one["bytes"] / 1e6
+    return f"{one['count']} vectors of {one['of']}, {one['parameters']['kind']}, {size:.1f} MB{measured}"
+
+
+def _plan(kind: str, recall: float, memory_gb: float | None) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "recall": recall,
+        "memory_bytes": None if memory_gb is None else max(1, round(memory_gb * 1e9)),
+    }

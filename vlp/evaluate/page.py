@@ -15,6 +15,8 @@ from vlp.errors import DataError
 from vlp.evaluate import figures, trust
 from vlp.evaluate.config import EvaluateConfig, suffix_of, words_of
 from vlp.evaluate.results import ALL, AVERAGES, MACRO, MACRO_LARGE, Result, find
+from vlp.evaluate.retrieval import figures as figures_of_ranking
+from vlp.evaluate.retrieval_rankers import WORDS as BASELINES
 from vlp.metrics.estimate import format_interval
 
 TEMPLATE = "report.html"
@@ -190,7 +192,8 @@ def _localisation(material: Material) -> dict[str, Any] | None:
 
 
 def _retrieval(material: Material) -> dict[str, Any] | None:
-    names = [*(f"precision_at_{k}" for k in material.config.ks), f"ndcg_at_{material.config.ndcg_k}"]
+    names = figures_of_ranking(material.config)
+    baselines = [name for name in BASELINES if material.find("retrieval", f"{names[0]}_{name}", ALL)]
     scale = figures.Scale(0.0, 1.0)
     lines = []
     for name in names:
@@ -200,14 +203,48 @@ def _retrieval(material: Material) -> dict[str, Any] | None:
             reference = None if chance is None else chance.value
             lines.append(
                 {
-                    "name": name.replace("_", " ").replace("ndcg", "nDCG"),
+                    "name": _figure_name(name),
                     "result": row,
                     "chance": chance,
                     "times": material.find("retrieval", f"{name}_over_random", ALL),
+                    "others": [material.find("retrieval", f"{name}_{other}", ALL) for other in baselines],
                     "figure": Markup(figures.interval(row, scale, reference=reference)),
                 }
             )
-    return {"lines": lines, "axis": Markup(figures.axis(scale))} if lines else None
+    if not lines:
+        return None
+    return {
+        "lines": lines,
+        "axis": Markup(figures.axis(scale)),
+        "baselines": {name: BASELINES[name] for name in baselines},
+        "vote": _vote(material, baselines),
+    }
+
+
+def _figure_name(name: str) -> str:
+    """A figure's name as people write it."""
+    for written, meant in (("ndcg", "nDCG"), ("map_at_r", "mAP@R"), ("mrr", "MRR"), ("_", " ")):
+        name = name.replace(written, meant)
+    return name
+
+
+def _vote(material: Material, baselines: Sequence[str]) -> dict[str, Any] | None:
+    """How well the labels of the nearest cases tell the findings, per finding, with the macro average of others."""
+    macro = material.find("retrieval", "knn_auroc")
+    if macro is None:
+        return None
+    rows = [macro, *material.findings("retrieval", "knn_auroc")]
+    scale = figures.scale_for(rows, low=0.4)
+    lines = [
+        {
+            "result": row,
+            "macro": row.finding == MACRO,
+            "figure": Markup(figures.interval(row, scale, reference=0.5, macro=row.finding == MACRO)),
+            "others": [material.find("retrieval", f"knn_auroc_{other}", row.finding) for other in baselines],
+        }
+        for row in rows
+    ]
+    return {"lines": lines, "axis": Markup(figures.axis(scale)), "method": macro.method}
 
 
 def _curve(name: str, points: Sequence[tuple[float, float]]) -> Markup:

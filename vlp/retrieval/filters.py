@@ -12,13 +12,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool
 
 from vlp.errors import DataError
 from vlp.records import Certainty, Split, View
 from vlp.reports.findings import canonical
 
-Rows = Bool[np.ndarray, " row"]
+Rows = np.ndarray
+"""A truth value for each row of the cases."""
 Certain = Literal["present", "uncertain", "absent", "unmentioned"]
 
 _FIXED: dict[str, tuple[str, ...]] = {
@@ -107,13 +107,9 @@ class CaseFacts:
         """Rows of which a term holds; see `Filter.rows`."""
         if term.name == "finding":
             found = np.logical_or.reduce([self._finding(name, certainty) for name in term.values])
-            return ~found if term.negated else found
+            return np.logical_not(found) if term.negated else found
         known, matching = self._matching(term)
-        return known & ~matching if term.negated else known & matching
-
-    def labelled(self, finding: str, certainty: Literal["present", "uncertain", "absent"]) -> Rows:
-        """Rows whose labels say this of a finding."""
-        return self._labels[certainty].get(finding, self._nowhere)
+        return known & (matching != term.negated)
 
     @cached_property
     def findings(self) -> tuple[str, ...]:
@@ -140,10 +136,10 @@ class CaseFacts:
         name = asked if asked in self.findings else canonical(asked)
         if name is None or name not in self.findings:
             raise DataError(f"finding={_short(asked)}: no case here has a label of it; {_choice(asked, self.findings)}")
-        said = {which: self.labelled(name, which) for which in self._labels}
-        masks = [~np.logical_or.reduce(list(said.values())) if which == "unmentioned" else said[which]
-                 for which in certainty]  # fmt: skip
-        return np.logical_or.reduce(masks)
+        said = {which: table.get(name, self._nowhere) for which, table in self._labels.items()}
+        said["unmentioned"] = ~np.logical_or.reduce(list(said.values()))
+        found: Rows = np.logical_or.reduce([said[which] for which in certainty])
+        return found
 
     def _matching(self, term: Term) -> tuple[Rows, Rows]:
         """Rows that have a value, and rows whose value is one that is asked for."""
@@ -179,7 +175,7 @@ class CaseFacts:
 
     @cached_property
     def _labels(self) -> dict[str, dict[str, Rows]]:
-        """certainty -> finding -> rows."""
+        """Certainty -> finding -> rows."""
         return {which.value: _by_name(self.cases[which.value]) for which in Certainty}
 
 
@@ -207,8 +203,8 @@ def _term(text: str) -> Term:
     if name in ("age", "date"):
         return _ranged(name, value, negated=negated)
     values = tuple(dict.fromkeys(part.strip() for part in value.split(",") if part.strip()))
-    known = _FIXED.get(name)
-    for one in values if known is not None else ():
+    known = _FIXED.get(name, values)
+    for one in values:
         if one not in known:
             raise DataError(f"{name}={_short(one)}: values are {', '.join(known)}")
     if not values:
@@ -223,8 +219,8 @@ def _ranged(name: str, value: str, *, negated: bool) -> Term:
     check: Callable[[str], Any] = _number if name == "age" else _date
     if not any(edges):
         raise DataError(f"{name}={_short(value)}: expected one value or a range, e.g. {name}={_EXAMPLES[name]}")
-    checked = [check(edge) if edge else None for edge in edges]
-    if None not in checked and checked[0] > checked[1]:
+    checked = [check(edge) for edge in edges if edge]
+    if len(checked) == 2 and checked[0] > checked[1]:
         raise DataError(f"{name}={_short(value)}: the range ends before it begins")
     return Term(name=name, low=edges[0] or None, high=edges[1] or None, negated=negated)
 

@@ -1,269 +1,208 @@
-"""An index of cases: one unit vector per image, and beside it what is known of the study it belongs to.
+"""An index of cases: unit vectors of images, and beside them what is known of the studies they belong to.
 
-A folder: `index.faiss` (exact inner products of unit vectors, which are cosines), `cases.parquet` (one row per vector,
-in the same order), `index.json` (which model made the vectors, counts, checksums).  Nothing is read from a folder
-whose files do not have the checksums its `index.json` states.
+Built of an archive by a model, or of a store of vectors (`vlp.retrieval.store`); cases come and go without building it
+again (`vlp.retrieval.opened`).  How it lies on the disk: `vlp.retrieval.segments`.
 """
 
-import hashlib
 import os
 import tempfile
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from jaxtyping import Float
-from pydantic import Field, ValidationError
 
 import vlp
-from vlp.config import Config
+from vlp.config import validate
 from vlp.data.reader import ShardReader
-from vlp.data.transforms import SeenImage
-from vlp.errors import BackendError, DataError
-from vlp.log import get_logger, progress
-from vlp.records import Certainty, Split, Study, View
-from vlp.retrieval.search import Hits, find
+from vlp.errors import CheckpointError, DataError
+from vlp.log import get_logger
+from vlp.retrieval.facts import FILE_NAME, IndexFacts, KindName, SearchPlan, SegmentFacts, counted, read_facts
+from vlp.retrieval.gather import embedded, known_splits, stored
+from vlp.retrieval.kinds.kind import load_faiss
+from vlp.retrieval.opened import Index
+from vlp.retrieval.segments import SEGMENTS, Content, Segment, copy_segment, synced, write_removed, write_segment
+from vlp.retrieval.snapshot import open_current, open_snapshot
+from vlp.retrieval.store.folder import VectorStore
+from vlp.retrieval.writing import Operation, Write, Writer, append, write_facts
 
 if TYPE_CHECKING:
     from vlp.inference.engine import Engine
 
-FILE_NAME = "index.json"
-_VECTORS, _CASES = "index.faiss", "cases.parquet"
-_BATCH_IMAGES = 32
-_UNIT_TOLERANCE = 1e-3
+__all__ = ["FILE_NAME", "Index", "IndexFacts", "build", "from_store", "merge", "open_index", "planned"]
 
 logger = get_logger(__name__)
 
 
-class IndexFacts(Config):
-    """What an index says of itself."""
-
-    format: Literal["vlp-index"] = "vlp-index"
-    schema_version: Literal[1] = 1
-    vlp_version: str
-    checkpoint: str
-    """Fingerprint of the model that made the vectors; only its queries mean anything here."""
-    dim: Annotated[int, Field(ge=1)]
-    images: Annotated[int, Field(ge=1)]
-    studies: Annotated[int, Field(ge=1)]
-    persons: Annotated[int, Field(ge=1)]
-    splits: dict[Split, int]
-    """Studies by split."""
-    synthetic: bool
-    """Whether any study was drawn by a program."""
-    sha256: dict[str, str]
-    """Checksum by file."""
-
-
-class Index:
-    """An open index.  Searching never changes it."""
-
-    def __init__(self, folder: Path, facts: IndexFacts, vectors: Any, cases: pd.DataFrame) -> None:
-        """Takes the parts of an index folder; see `open_index`."""
-        self.folder = folder
-        self.facts = facts
-        self.cases = cases
-        """One row per vector: whose image it is, and what is known of its study (see `_case`)."""
-        self._vectors = vectors
-        places = zip(cases["key"], cases["image"], strict=True)
-        self._rows = {(str(key), int(image)): row for row, (key, image) in enumerate(places)}
-
-    def __len__(self) -> int:
-        """How many images the index holds."""
-        return len(self.cases)
-
-    def vector(self, key: str, image: int = 0) -> Float[np.ndarray, " dim"]:
-        """The stored unit vector of an image of a study.
-
-        Raises:
-            DataError: if the index does not hold it.
-        """
-        row = self._rows.get((key, image))
-        if row is None:
-            raise DataError(f"{self.folder}: holds no image {image} of a study with this key")
-        vector: np.ndarray = self._vectors.reconstruct(row)
-        return vector
-
-    def person(self, key: str) -> str | None:
-        """Whose study it is; None if the index does not hold it."""
-        row = self._rows.get((key, 0))
-        return None if row is None else str(self.cases["person"].iloc[row])
-
-    def search(
-        self,
-        query: Float[np.ndarray, " dim"],
-        *,
-        k: int = 5,
-        exclude_person: str | None = None,
-        exclude_keys: Sequence[str] = (),
-    ) -> Hits:
-        """The `k` studies closest to a unit vector, each by its best view; fewer where the index holds fewer.
-
-        Ties are decided by (-score rounded to 1e-6, key), never by the order of the index.
-
-        Args:
-            query: from `Engine.embed` or `Engine.encode_text` of the model that made this index.
-            k: how many studies.
-            exclude_person: whose studies are left out; pass the query's own person whenever it is known.
-            exclude_keys: studies that are left out.
-
-        Raises:
-            DataError: for a query that is no finite unit vector of this index's width, or k below 1.
-        """
-        vector = self._checked(query)
-        if k < 1:
-            raise DataError(f"k must be at least 1, not {k}")
-        excluded = self.cases["key"].isin(list(exclude_keys)).to_numpy()
-        if exclude_person is not None:
-            excluded = excluded | (self.cases["person"] == exclude_person).to_numpy()
-        return find(self._nearest, vector, self.cases, k=k, excluded=excluded)
-
-    def _nearest(self, vector: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-        scores, rows = self._vectors.search(vector[None], count)
-        return scores[0], rows[0]
-
-    def _checked(self, query: np.ndarray) -> np.ndarray:
-        vector = np.ascontiguousarray(query, dtype=np.float32)
-        if vector.shape != (self.facts.dim,):
-            raise DataError(f"the query has shape {list(vector.shape)}, this index vectors of {self.facts.dim} numbers")
-        if not np.isfinite(vector).all():
-            raise DataError("the query vector is not finite")
-        if abs(float(np.linalg.norm(vector)) - 1.0) > _UNIT_TOLERANCE:
-            raise DataError("the query vector is not of unit length")
-        return vector
-
-
-def build(engine: "Engine", reader: ShardReader, folder: Path | str, *, splits: Sequence[str] | None = None) -> Index:
+def build(
+    engine: "Engine",
+    reader: ShardReader,
+    folder: Path | str,
+    *,
+    splits: Sequence[str] | None = None,
+    kind: KindName = "auto",
+    recall: float = 0.99,
+    memory_bytes: int | None = None,
+) -> Index:
     """Embeds every image of the given splits (None: of all) and writes the index, whole or not at all.
 
-    An index that stands at `folder` is replaced; anything else there is refused.
+    An index that stands at `folder` is replaced; anything else there is refused.  An archive of which embedding takes
+    hours is better embedded into a store first, which can be interrupted: `store.embed`, `from_store`.
+
+    Args:
+        engine: of the model that makes the vectors.
+        reader: of the archive.
+        folder: of the index.
+        splits: which of the archive's splits.
+        kind: of searcher; "auto" chooses by the count of vectors.
+        recall: share of the true 10 nearest to be found.
+        memory_bytes: what the vectors' searcher may take; None for no limit.
 
     Raises:
         DataError: for an unknown split, if there is no study in the splits, a study's images cannot be read, or the
             folder holds something else.
+        ConfigError: for a kind, recall or memory that cannot be had.
         BackendError: if faiss is not installed.
     """
-    faiss = _faiss()
+    load_faiss()
     target = Path(folder)
     _refuse_foreign(target)
-    wanted = _known(splits)
+    plan = planned(kind, recall=recall, memory_bytes=memory_bytes)
+    wanted = known_splits(splits)
     keys = [key for split in wanted for key in reader.keys(split)]
     if not keys:
         raise DataError(f"{reader.folder}: no study to index in the splits {', '.join(wanted)}")
-    cases, vectors = _embedded(engine, reader, keys)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.partial-") as name:
-            partial = Path(name) / "index"
-            partial.mkdir()
-            faiss.write_index(index, str(partial / _VECTORS))
-            cases.to_parquet(partial / _CASES, index=False)
-            facts = _facts(engine, cases, vectors.shape[1], partial)
-            (partial / FILE_NAME).write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
-            _take_place(partial, target)
-    except OSError as error:
-        raise DataError(f"{target}: cannot write the index: {error.strerror}") from None
-    logger.info("index of %d images of %d studies: %s", facts.images, facts.studies, target)
-    return Index(target, facts, index, cases)
+    return _created(target, engine.fingerprint, embedded(engine, reader, keys), plan=plan)
+
+
+def from_store(
+    store: VectorStore,
+    folder: Path | str,
+    *,
+    splits: Sequence[str] | None = None,
+    kind: KindName = "auto",
+    recall: float = 0.99,
+    memory_bytes: int | None = None,
+) -> Index:
+    """Writes the index of a complete store, with all kinds of vectors that it holds, whole or not at all.
+
+    Arguments as in `build`.
+
+    Raises:
+        DataError: for an unknown split, a store that is damaged or holds nothing in the splits, or a folder that holds
+            something else.
+        ConfigError: for a kind, recall or memory that cannot be had.
+        BackendError: if faiss is not installed.
+    """
+    load_faiss()
+    target = Path(folder)
+    _refuse_foreign(target)
+    plan = planned(kind, recall=recall, memory_bytes=memory_bytes)
+    content = stored(store, splits=known_splits(splits))
+    return _created(target, store.facts.plan.checkpoint, content, plan=plan)
 
 
 def open_index(path: Path | str) -> Index:
     """The index in a folder, after checking that its files are the ones that were written.
 
+    Vectors are checked when they are first searched.
+
     Raises:
         DataError: for a folder that holds no index, or one that is damaged.
         BackendError: if faiss is not installed.
     """
-    faiss = _faiss()
+    load_faiss()
     folder = Path(path)
-    facts = _read_facts(folder)
-    for name in (_VECTORS, _CASES):
-        file = folder / name
-        if not file.is_file() or _sha256(file) != facts.sha256.get(name):
-            raise DataError(f"{file}: missing or changed since the index was built; run vlp index build again")
-    vectors = faiss.read_index(str(folder / _VECTORS))
-    cases = pd.read_parquet(folder / _CASES)
-    if vectors.ntotal != len(cases) or vectors.d != facts.dim or facts.images != len(cases):
-        raise DataError(f"{folder}: vectors and cases do not belong together; run vlp index build again")
-    return Index(folder, facts, vectors, cases)
+    return Index(folder, open_current(folder))
 
 
-def _embedded(engine: "Engine", reader: ShardReader, keys: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]:
-    rows: list[dict[str, Any]] = []
-    vectors: list[np.ndarray] = []
-    waiting: list[SeenImage] = []
-    for key in progress(keys, description="embedding", unit="studies"):
-        study = reader.study(key)
-        for image in range(reader.num_images(key)):
-            rows.append(_case(key, image, study))
-            waiting.append(engine.see(reader, key, image))
-        if len(waiting) >= _BATCH_IMAGES or key == keys[-1]:
-            vectors.append(engine.embed(waiting))
-            waiting = []
-    return pd.DataFrame(rows), np.ascontiguousarray(np.concatenate(vectors), dtype=np.float32)
+def merge(folders: Sequence[Path | str], target: Path | str) -> Index:
+    """One index of the cases of several, made without embedding or building anything; whole or not at all.
+
+    A study that several hold is taken from the first.  `Index.compact` makes one searcher of those that come together.
+
+    Args:
+        folders: of indexes that one model made.
+        target: of the new index; nothing may be there, or an empty folder.
+
+    Raises:
+        CheckpointError: if two models made them.
+        DataError: for fewer than two folders, one that is damaged, a key that two different studies have, or a target
+            that is there.
+    """
+    place = Path(target)
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise DataError(f"{place}: exists; name a folder that does not")
+    indexes = [open_index(folder) for folder in folders]
+    if len({index.folder.resolve() for index in indexes}) < max(2, len(indexes)):
+        raise DataError("merging needs at least two different indexes")
+    first = indexes[0].facts
+    for index in indexes[1:]:
+        if index.facts.checkpoint != first.checkpoint:
+            raise CheckpointError(f"{index.folder}: built by another checkpoint than {indexes[0].folder}; cannot merge")
+
+    def fill(folder: Path) -> IndexFacts:
+        return first.model_copy(update={"generation": 1, "segments": tuple(_copied(indexes, folder))})
+
+    return _placed(place, fill, what="merge")
 
 
-def _case(key: str, image: int, study: Study) -> dict[str, Any]:
-    view: View = study.images[image].view
-    return {
-        "key": key,
-        "image": image,
-        "person": study.person.id,
-        "study": study.id,
-        "view": view,
-        "split": study.split,
-        "present": [name for name, certainty in study.labels.items() if certainty is Certainty.PRESENT],
-        "absent": [name for name, certainty in study.labels.items() if certainty is Certainty.ABSENT],
-        "report": study.report.text if study.report is not None else None,
-        "age": study.person.age,
-        "sex": study.person.sex,
-        "source": study.source,
-        "synthetic": study.synthetic,
-    }
+def planned(kind: KindName = "auto", *, recall: float = 0.99, memory_bytes: int | None = None) -> SearchPlan:
+    """How vectors are to be searched.
+
+    Raises:
+        ConfigError: for a kind that there is not, or a recall or memory that cannot be.
+    """
+    values = {"kind": kind, "recall": recall, "memory_bytes": memory_bytes}
+    return validate(SearchPlan, values, where="index")
 
 
-def _facts(engine: "Engine", cases: pd.DataFrame, dim: int, folder: Path) -> IndexFacts:
-    studies = cases.drop_duplicates("key")
-    return IndexFacts(
+def _created(target: Path, checkpoint: str, content: Content, *, plan: SearchPlan) -> Index:
+    facts = IndexFacts(
         vlp_version=vlp.__version__,
-        checkpoint=engine.fingerprint,
-        dim=dim,
-        images=len(cases),
-        studies=len(studies),
-        persons=int(studies["person"].nunique()),
-        splits=dict(Counter(studies["split"])),
-        synthetic=bool(studies["synthetic"].any()),
-        sha256={name: _sha256(folder / name) for name in (_VECTORS, _CASES)},
+        checkpoint=checkpoint,
+        dim=content.spaces[0].vectors.shape[1],
+        plan=plan,
     )
 
+    def fill(folder: Path) -> IndexFacts:
+        segment = write_segment(folder / SEGMENTS / "000001", "000001", content, plan=plan)
+        return facts.model_copy(update={"segments": (segment,)})
 
-def _read_facts(folder: Path) -> IndexFacts:
+    return _placed(target, fill, what="build")
+
+
+def _placed(target: Path, fill: Callable[[Path], IndexFacts], *, what: Operation) -> Index:
+    """Makes an index beside the target and puts it there, instead of what stands there."""
     try:
-        return IndexFacts.model_validate_json((folder / FILE_NAME).read_bytes())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.partial-") as name:
+            partial = Path(name) / "index"
+            (partial / SEGMENTS).mkdir(parents=True)
+            facts = fill(partial)
+            snapshot = open_snapshot(partial, facts)
+            append(partial, Write(generation=1, what=what, state="complete", counts={"added": len(snapshot.cases)}))
+            write_facts(partial, counted(facts, snapshot.cases))
+            synced(partial)
+            _take_place(partial, target)
     except OSError as error:
-        raise DataError(f"{folder}: not an index: {FILE_NAME}: {error.strerror}; run vlp index build first") from None
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise DataError(f"{folder / FILE_NAME}: not an index of this version: {place}: {fault['msg']}") from None
-
-
-def _refuse_foreign(folder: Path) -> None:
-    if folder.is_dir() and ((folder / FILE_NAME).is_file() or not any(folder.iterdir())):
-        return
-    if folder.exists():
-        raise DataError(f"{folder}: exists and is no index; name another folder or remove it yourself")
+        raise DataError(f"{target}: cannot write the index: {error.strerror}") from None
+    index = open_index(target)
+    logger.info("index of %d images of %d studies: %s", index.facts.images, index.facts.studies, target)
+    return index
 
 
 def _take_place(partial: Path, target: Path) -> None:
     if not target.exists():
         os.rename(partial, target)
-        return
+    elif _readable(target):
+        with Writer(target):  # nobody adds to what is being replaced
+            _exchanged(partial, target)
+    else:
+        _exchanged(partial, target)
+
+
+def _exchanged(partial: Path, target: Path) -> None:
     old = partial.with_name("old")
     os.rename(target, old)
     try:
@@ -273,22 +212,37 @@ def _take_place(partial: Path, target: Path) -> None:
         raise
 
 
-def _known(splits: Sequence[str] | None) -> tuple[Split, ...]:
-    known: tuple[Split, ...] = get_args(Split)
-    for split in splits or ():
-        if split not in known:
-            raise DataError(f"there is no split {split!r}; splits are {', '.join(known)}")
-    return tuple(split for split in known if splits is None or split in splits)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _faiss() -> Any:
+def _readable(folder: Path) -> bool:
     try:
-        import faiss
-    except ImportError:
-        raise BackendError("searching needs faiss: pip install 'vlp[retrieval]' (or 'vlp[retrieval-gpu]')") from None
-    return faiss
+        read_facts(folder)
+    except DataError:
+        return False
+    return True
+
+
+def _copied(indexes: Sequence[Index], folder: Path) -> list[SegmentFacts]:
+    """Copies all segments, each study only once."""
+    facts: list[SegmentFacts] = []
+    owners: dict[str, tuple[str, str]] = {}
+    for index in indexes:
+        snapshot = index.snapshot
+        cases = snapshot.cases
+        again = cases["key"].isin(list(owners)).to_numpy()
+        studies = zip(cases["key"], cases["study"], cases["person"], strict=True)
+        for key, study, person in studies:
+            if owners.setdefault(key, (study, person)) != (study, person):
+                raise DataError(f"{index.folder}: a study has the key of another study of the other indexes")
+        for segment, local in snapshot.local_rows(np.flatnonzero(again)):
+            name = f"{len(facts) + 1:06d}"
+            copied = copy_segment(segment, folder / SEGMENTS / name, name)
+            if len(local):
+                copied = write_removed(Segment(folder / SEGMENTS / name, copied), local, generation=1)
+            facts.append(copied)
+    return facts
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.is_dir() and ((folder / FILE_NAME).is_file() or not any(folder.iterdir())):
+        return
+    if folder.exists():
+        raise DataError(f"{folder}: exists and is no index; name another folder or remove it yourself")

@@ -1,15 +1,21 @@
-"""Which studies come back: one hit per study, the query's own person left out, ties in a stated order."""
+"""Which studies come back: one hit per study, what must not be found left out and counted, ties in a stated order."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, overload
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Int
 
 Nearest = Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]
-"""(unit vector, count) -> (scores, rows), highest score first; rows may end in -1 where there are fewer."""
-Query = Literal["vector", "image", "text"]
+"""(unit vector, count) -> (scores, rows), highest score first: `count` or more where there are as many, a row once
+for each of its vectors; rows may end in -1 where there are fewer."""
+Query = Literal["vector", "image", "region", "text", "image and text", "finding"]
+Reason = Literal["same study", "near duplicate", "same person"]
+"""Why a study is left out."""
+Rows = np.ndarray
+"""A truth value for each row of the cases."""
 
 _DECIMALS = 6
 """Scores equal to this many decimals are ties; beyond it is float32 noise."""
@@ -30,11 +36,17 @@ class Hit:
     split: str
     present: tuple[str, ...]
     """Findings its labels say are there."""
+    uncertain: tuple[str, ...] = ()
+    """Findings its labels say may be there."""
     absent: tuple[str, ...] = ()
-    """Findings its labels say are not there; they say nothing that counts of all others."""
+    """Findings its labels say are not there; of all others they say nothing."""
     report: str | None
     age: float | None
     sex: str | None
+    date: str | None = None
+    """As the archive gives it, if it does."""
+    groups: Mapping[str, str] = field(default_factory=dict)
+    """Other groups of its person, e.g. site."""
     source: str
     synthetic: bool
     same_image: bool = False
@@ -48,10 +60,18 @@ class Hits(Sequence[Hit]):
     hits: tuple[Hit, ...]
     query: Query
     """What was compared with the images.  Cosines of an image and of a text with images lie on different scales."""
+    with_what: str = "image"
+    """What of the cases was compared: their "image", "region", or what they show of a finding."""
+    weights: tuple[float, ...] = ()
+    """Of the image and of the text, where both were searched by."""
     studies: int
     """Studies that could have been found."""
     excluded: int
-    """Studies left out: the query's own person's, and the query itself."""
+    """Studies left out: the query's own person's, the query itself, and near duplicates of it."""
+    excluded_why: Mapping[Reason, int] = field(default_factory=dict)
+    """`excluded` by reason."""
+    filtered: int = 0
+    """Studies beyond those that the filter does not let through."""
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -69,35 +89,116 @@ class Hits(Sequence[Hit]):
     def to_json(self) -> dict[str, Any]:
         """The hits as plain values."""
         return {
-            "score": f"cosine of {self.query} and image",
+            "score": f"cosine of {self.query} and {self.with_what}",
+            "weights": list(self.weights),
             "studies": self.studies,
             "excluded": self.excluded,
+            "excluded_why": dict(self.excluded_why),
+            "filtered": self.filtered,
             "hits": [asdict(hit) for hit in self.hits],
             "note": "research use, not a medical device",
         }
 
 
-def find(nearest: Nearest, vector: np.ndarray, cases: pd.DataFrame, *, k: int, excluded: np.ndarray) -> Hits:
-    """The `k` best studies outside `excluded` (True per row of `cases` to leave out).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyCodes:
+    """Which study each row is of, as numbers from 0."""
+
+    codes: Int[np.ndarray, " row"]
+    sizes: Int[np.ndarray, " study"]
+    """Rows of each study."""
+
+    @classmethod
+    def of(cls, cases: pd.DataFrame) -> "StudyCodes":
+        """The codes of a table of cases."""
+        codes, names = pd.factorize(cases["key"])
+        return cls(codes=codes, sizes=np.bincount(codes, minlength=len(names)))
+
+    def whole(self, rows: Rows) -> Bool[np.ndarray, " study"]:
+        """Which studies have all of their rows among these."""
+        whole: np.ndarray = np.bincount(self.codes[rows], minlength=len(self.sizes)) == self.sizes
+        return whole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """Rows of the cases that must not be found."""
+
+    reasons: Mapping[Reason, Rows] = field(default_factory=dict)
+    """True where a reason holds; of several the first counts."""
+    filtered: Rows | None = None
+    """True where the filter does not let a row through; None: it lets all through."""
+    missing: Rows | None = None
+    """True where there is no vector of the kind that is searched; None: there is one everywhere."""
+
+    def rows(self, count: int) -> Rows:
+        """True for each of the `count` rows that must not be found."""
+        return np.logical_or.reduce([np.zeros(count, bool), *self._masks()])
+
+    def counted(self, studies: StudyCodes) -> tuple[int, dict[Reason, int], int]:
+        """Studies that could be found; those that each reason leaves out; those beyond that the filter does."""
+        rows = np.zeros(len(studies.codes), bool) if self.missing is None else self.missing.copy()
+        gone = nowhere = studies.whole(rows)
+        why: dict[Reason, int] = {}
+        for reason, mask in self.reasons.items():
+            rows = rows | mask
+            more = studies.whole(rows) & ~gone
+            gone = gone | more
+            if more.any():
+                why[reason] = int(more.sum())
+        filtered = 0
+        if self.filtered is not None:
+            filtered = int((studies.whole(rows | self.filtered) & ~gone).sum())
+        left = len(studies.sizes) - int(nowhere.sum()) - sum(why.values()) - filtered
+        return left, why, filtered
+
+    def _masks(self) -> Iterator[Rows]:
+        yield from self.reasons.values()
+        yield from (mask for mask in (self.filtered, self.missing) if mask is not None)
+
+
+def find(
+    nearest: Nearest,
+    vector: np.ndarray,
+    cases: pd.DataFrame,
+    *,
+    k: int,
+    left_out: LeftOut,
+    studies: StudyCodes | None = None,
+) -> Hits:
+    """The `k` best studies that are not left out.
 
     More and more neighbours are fetched until k studies are found and no tie with the last of them can be missing.
+    Whatever `nearest` was told to leave out is looked at again here.
+
+    Args:
+        nearest: how vectors are found.
+        vector: the query.
+        cases: one row per image.
+        k: how many studies.
+        left_out: what must not be found.
+        studies: of the cases, if known.
     """
-    keys = cases["key"].to_numpy()
-    allowed = keys[~excluded]
-    count = min(len(cases), max(4 * k, 16))
+    studies = studies or StudyCodes.of(cases)
+    out = left_out.rows(len(cases))
+    keys, images = cases["key"].to_numpy(), cases["image"].to_numpy()
+    count = max(4 * k, 16)
     while True:
         scores, rows = nearest(vector, count)
         scores, rows = scores[rows >= 0].astype(np.float64), rows[rows >= 0]
-        best = _best_views(scores, rows, keys, cases["image"].to_numpy(), excluded)
+        best = _best_views(scores, rows, keys, images, out)
         complete = len(best) >= k and round(float(scores[-1]), _DECIMALS) < best[k - 1][0]
-        if complete or count >= len(cases):
+        if complete or len(rows) < count:
             break
-        count = min(len(cases), 4 * count)
+        count = 4 * count
+    left, why, filtered = left_out.counted(studies)
     return Hits(
         hits=tuple(_hit(cases, row, score) for score, row in best[:k]),
         query="vector",
-        studies=len(set(allowed)),
-        excluded=len(set(keys) - set(allowed)),
+        studies=left,
+        excluded=sum(why.values()),
+        excluded_why=why,
+        filtered=filtered,
     )
 
 
@@ -126,11 +227,22 @@ def _hit(cases: pd.DataFrame, row: int, score: float) -> Hit:
         person=str(case["person"]),
         view=str(case["view"]),
         split=str(case["split"]),
-        present=tuple(str(name) for name in case["present"]),
-        absent=tuple(str(name) for name in case.get("absent", ())),
-        report=case["report"] if isinstance(case["report"], str) else None,
+        present=_names(case["present"]),
+        uncertain=_names(case["uncertain"]),
+        absent=_names(case["absent"]),
+        report=None,
         age=None if pd.isna(case["age"]) else float(case["age"]),
-        sex=case["sex"] if isinstance(case["sex"], str) else None,
+        sex=_text(case["sex"]),
+        date=_text(case["date"]),
+        groups=dict(case["groups"]),
         source=str(case["source"]),
         synthetic=bool(case["synthetic"]),
     )
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    return tuple(str(name) for name in values)
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

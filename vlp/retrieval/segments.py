@@ -14,27 +14,24 @@ generation open keeps it: files that are removed under a reader last as long as 
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet
 from jaxtyping import Float, Int
-from pydantic import Field, ValidationError
 
-from vlp.config import Config
 from vlp.errors import DataError
-from vlp.records import Split
 from vlp.retrieval import kinds
+from vlp.retrieval.facts import SearchPlan, SegmentFacts, SpaceFacts
 from vlp.retrieval.kinds.base import RowSearcher
 from vlp.retrieval.store.rows import SCHEMA, frame_of
 from vlp.retrieval.store.vectors import VectorKind
 
-FILE_NAME = "index.json"
 SEGMENTS = "segments"
 _CASES, _REPORTS, _OWNERS, _SIDE_CAR = "cases.parquet", "reports.parquet", "owners.npy", "searcher.json"
 _OF_VECTORS = ("kind", "what")
@@ -43,78 +40,6 @@ _REPORT_GROUP = 512
 _HELD_OUT = 200
 """Vectors that a kind is tuned on before it takes them in."""
 CASE_SCHEMA = pa.schema([field for field in SCHEMA if field.name not in (*_OF_VECTORS, "report")])
-
-Count = Annotated[int, Field(ge=0)]
-KindName = Literal["auto", "flat", "ivf_fastscan", "ivf_sq8", "hnsw"]
-
-
-class SearchPlan(Config):
-    """Which kind of searcher the vectors get."""
-
-    kind: KindName = "auto"
-    """auto: by the count of vectors, the recall and the memory."""
-    recall: Annotated[float, Field(gt=0, le=1)] = 0.99
-    """Share of the true 10 nearest that a kind is tuned to find; flat finds all."""
-    memory_bytes: Annotated[int, Field(ge=1)] | None = None
-
-    def config(self, count: int, dim: int) -> kinds.KindConfig:
-        """The kind for so many vectors."""
-        made: dict[str, Callable[[], kinds.KindConfig]] = {
-            "flat": kinds.FlatConfig,
-            "ivf_fastscan": kinds.IvfFastScanConfig,
-            "ivf_sq8": kinds.IvfSq8Config,
-            "hnsw": kinds.HnswConfig,
-        }
-        if self.kind != "auto":
-            return made[self.kind]()
-        return kinds.choose(count, dim, memory_bytes=self.memory_bytes, recall=self.recall)
-
-
-class SpaceFacts(Config):
-    """One kind of vectors of a segment."""
-
-    kind: VectorKind
-    what: str = ""
-    """The finding, where it is of one."""
-    folder: Annotated[str, Field(pattern=r"^space-\d{2,4}$")]
-    count: Count
-    sha256: dict[str, str]
-    """Checksum by file; the searcher's side-car has those of its own files."""
-
-
-class SegmentFacts(Config):
-    """Cases that came in together."""
-
-    name: Annotated[str, Field(pattern=r"^\d{6}$")]
-    images: Count
-    """Rows, removed ones too."""
-    removed: Count = 0
-    removed_file: Annotated[str, Field(pattern=r"^removed-\d{6}\.npy$")] | None = None
-    spaces: tuple[SpaceFacts, ...]
-    sha256: dict[str, str]
-    """Checksum by file."""
-
-
-class IndexFacts(Config):
-    """What an index says of itself."""
-
-    format: Literal["vlp-index"] = "vlp-index"
-    schema_version: Literal[2] = 2
-    vlp_version: str
-    checkpoint: str
-    """Fingerprint of the model that made the vectors; only its queries mean anything here."""
-    generation: Annotated[int, Field(ge=1)] = 1
-    """Grows with every write."""
-    dim: Annotated[int, Field(ge=1)]
-    images: Count
-    studies: Count
-    persons: Count
-    splits: dict[Split, int]
-    """Studies by split."""
-    synthetic: bool
-    """Whether any study was drawn by a program."""
-    plan: SearchPlan = SearchPlan()
-    segments: tuple[SegmentFacts, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +100,7 @@ class Segment:
         self.folder, self.facts = folder, facts
         for name in (_CASES, _REPORTS):
             _check(folder / name, facts.sha256)
-        self.cases: pd.DataFrame = frame_of(_table(folder / _CASES, facts.images, CASE_SCHEMA))
+        self.cases: pd.DataFrame = case_frame(_table(folder / _CASES, facts.images, CASE_SCHEMA))
         """One row per image, removed ones too, without reports."""
         self.alive = np.ones(facts.images, bool)
         if facts.removed_file is not None:
@@ -227,9 +152,12 @@ class Segment:
         return Content(cases=table.filter(kept), reports=reports.filter(kept).to_pylist(), spaces=tuple(spaces))
 
 
-def write_segment(
-    folder: Path, name: str, content: Content, *, plan: SearchPlan
-) -> SegmentFacts:
+def case_frame(table: pa.Table) -> pd.DataFrame:
+    """A table of `CASE_SCHEMA` for pandas; see `store.rows.frame_of`."""
+    return frame_of(table.append_column("report", pa.nulls(table.num_rows, pa.string()))).drop(columns="report")
+
+
+def write_segment(folder: Path, name: str, content: Content, *, plan: SearchPlan) -> SegmentFacts:
     """Writes a segment into a folder, which is made, and onto the disk.
 
     Args:
@@ -279,26 +207,6 @@ def copy_segment(segment: Segment, target: Path, name: str) -> SegmentFacts:
             path.unlink()
     synced(target)
     return segment.facts.model_copy(update={"name": name})
-
-
-def read_facts(folder: Path) -> IndexFacts:
-    """What the index in a folder says of itself.
-
-    Raises:
-        DataError: for a folder that holds no index of this version.
-    """
-    try:
-        content = (folder / FILE_NAME).read_bytes()
-    except OSError as error:
-        raise DataError(f"{folder}: not an index: {FILE_NAME}: {error.strerror}; run vlp index build first") from None
-    try:
-        return IndexFacts.model_validate_json(content)
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise DataError(
-            f"{folder / FILE_NAME}: not an index of this version: {place}: {fault['msg']}; run vlp index build again"
-        ) from None
 
 
 def synced(folder: Path) -> None:

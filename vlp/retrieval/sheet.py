@@ -9,6 +9,7 @@ import hashlib
 import io
 import os
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,26 +66,6 @@ class Case:
         """(finding labelled present, whether the query has it too), those in common first."""
         shared = self.why.overlap.shared if self.why.overlap is not None else ()
         return tuple((name, name in shared) for name in sorted(self.hit.present, key=lambda name: name not in shared))
-
-    @property
-    def overlap(self) -> str | None:
-        """How much the labels have in common, in words; None where the query has none."""
-        common = self.why.overlap
-        if common is None:
-            return None
-        if common.jaccard is None:
-            return "neither is labelled with a finding"
-        either = len(common.shared) + len(common.only_query) + len(common.only_case)
-        return f"label overlap {common.jaccard:.2f}: {len(common.shared)} of {either} in common"
-
-    @property
-    def sentence(self) -> str | None:
-        """The matched sentence with its cosine; None where there is none."""
-        found = self.why.sentence
-        if found is None:
-            return None
-        made = ", made from labels" if found.made_from_labels else ""
-        return f"\u201c{found.text}\u201d (cosine {found.similarity:.2f}{made})"
 
     @property
     def facts(self) -> str:
@@ -225,10 +206,12 @@ def _scale(maps: Sequence[SimilarityMap]) -> tuple[float, float] | None:
 
 
 def _lines(asked: Asked, hits: Hits, scale: tuple[float, float] | None) -> list[str]:
-    more = f"; the first {MOST_CASES} of {len(hits)} are shown" if len(hits) > MOST_CASES else ""
-    lines = [
-        f"Score: cosine of {hits.query} and image. {hits.studies} studies searched, {hits.excluded} left out{more}."
-    ]
+    weights = f" (weights {', '.join(f'{weight:g}' for weight in hits.weights)})" if hits.weights else ""
+    reasons = ", ".join(f"{reason} {count}" for reason, count in hits.excluded_why.items() if count)
+    parts = [f"{hits.studies} studies searched", f"{hits.excluded} left out" + (f" ({reasons})" if reasons else "")]
+    parts += [f"{hits.filtered} not let through by the filter"] if hits.filtered else []
+    parts += [f"the first {MOST_CASES} of {len(hits)} are shown"] if len(hits) > MOST_CASES else []
+    lines = [f"Score: cosine of {hits.query} and {hits.with_what}{weights}. {', '.join(parts)}."]
     if scale is None:
         return [*lines, "No maps and no matched sentences: they need the checkpoint that built the index."]
     if asked.finding is not None:
@@ -296,8 +279,9 @@ class _Canvas:
         FigureCanvasAgg(self._figure)
 
     def words(self, x: float, y: float, text: str, *, size: float = 7.0, color: str = _INK, bold: bool = False) -> None:
+        drawn = text.encode("utf-8", errors="replace").decode("utf-8")  # as for the page
         self._figure.text(
-            x / self._width, 1 - y / self._height, text, size=size, color=color, va="top", linespacing=1.25,
+            x / self._width, 1 - y / self._height, drawn, size=size, color=color, va="top", linespacing=1.25,
             weight="bold" if bold else "normal", parse_math=False,
         )  # fmt: skip
 
@@ -321,7 +305,10 @@ class _Canvas:
 
     def png(self) -> bytes:
         content = io.BytesIO()
-        self._figure.savefig(content, format="png", metadata={"Software": None})
+        with warnings.catch_warnings():
+            # A letter that the font lacks is drawn as a box, which says it all.
+            warnings.filterwarnings("ignore", message="Glyph")
+            self._figure.savefig(content, format="png", metadata={"Software": None})
         return content.getvalue()
 
 
@@ -395,5 +382,5 @@ def _case_words(case: Case) -> list[tuple[str, str, int]]:
     words = [(f"in common: {shared}", _SHARED, 2)] if shared else []
     words += [(f"{'also' if shared else 'labelled'}: {others}", _INK, 2)] if others else []
     words += [("no finding labelled present", _INK, 1)] if not case.findings else []
-    words += [(case.overlap, _SOFT, 1)] if case.overlap is not None else []
-    return [*words, (case.sentence, _INK, 3)] if case.sentence is not None else words
+    words += [(case.why.overlap.words, _SOFT, 1)] if case.why.overlap is not None else []
+    return [*words, (case.why.sentence.words, _INK, 3)] if case.why.sentence is not None else words

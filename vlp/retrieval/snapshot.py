@@ -1,23 +1,26 @@
 """One generation of an index in memory: what is known of its cases, and the way to their vectors.  Never changes."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float32, Int, Int64
 
-from vlp.data.duplicates import COARSE, FINE
 from vlp.errors import DataError
+from vlp.retrieval.facts import IndexFacts, SpaceFacts, read_facts
 from vlp.retrieval.filters import CaseFacts
 from vlp.retrieval.kinds.base import RowSearcher
 from vlp.retrieval.kinds.kind import Searcher
 from vlp.retrieval.search import Nearest, StudyCodes
-from vlp.retrieval.segments import CASE_SCHEMA, SEGMENTS, IndexFacts, Segment, SpaceFacts, frame_of
+from vlp.retrieval.segments import CASE_SCHEMA, SEGMENTS, Segment, case_frame
 from vlp.retrieval.store.vectors import VectorKind
 
+_STORED_ROWS = 8192
+_ATTEMPTS = 5
+"""Of opening a generation that a writer may replace meanwhile."""
 FEW = 64
 """Up to so many vectors that must not be found, fetching as many more is quicker than leaving them out by a mask."""
 
@@ -38,7 +41,7 @@ class Snapshot:
         """Takes opened segments in the order of the facts; `open_snapshot` opens them."""
         self.folder, self.facts, self.segments = folder, facts, segments
         tables = [segment.cases[segment.alive] for segment in segments if segment.alive.any()]
-        empty = frame_of(CASE_SCHEMA.empty_table())
+        empty = case_frame(CASE_SCHEMA.empty_table())
         self.cases: pd.DataFrame = pd.concat(tables, ignore_index=True) if tables else empty
         """One row per image that is there."""
         self.studies = StudyCodes.of(self.cases)
@@ -114,9 +117,38 @@ class Snapshot:
         segment = self.segments[number]
         return segment.report(int(np.flatnonzero(segment.alive)[row - self._starts[number]]))
 
-    def fingerprints_close(self, fingerprint: bytes) -> Bool[np.ndarray, " row"]:
-        """Cases whose image's fingerprint is that of the same image, as far as a fingerprint can tell."""
-        return close(self._words, fingerprint)
+    def differing_bits(self, fingerprint: bytes) -> Int[np.ndarray, " row"]:
+        """In how many signs the fingerprint of each image differs from this one."""
+        asked = np.frombuffer(fingerprint, np.uint64)
+        # Word by word, so that nothing larger than a column is made.
+        differing: np.ndarray = np.zeros(len(self._words), np.int64)
+        for word, own in zip(asked, self._words.T, strict=True):
+            differing += np.bitwise_count(own ^ word)
+        return differing
+
+    def stored(self, kind: VectorKind) -> Iterator[tuple[Int64[np.ndarray, " row"], Float32[np.ndarray, "row dim"]]]:
+        """Rows of the cases and their vectors of a kind, some thousands at a time."""
+        for number, segment in enumerate(self.segments):
+            for space in segment.facts.spaces:
+                if space.kind == kind:
+                    rows = self._part(number, segment, space).rows
+                    there = np.flatnonzero(rows >= 0)
+                    for start in range(0, len(there), _STORED_ROWS):
+                        ids = there[start : start + _STORED_ROWS]
+                        yield rows[ids], unit_vectors(segment.space(space)[0], ids)
+
+    def searchers(self) -> Iterator[tuple[SpaceFacts, RowSearcher]]:
+        """Every space with its searcher."""
+        for segment in self.segments:
+            for space in segment.facts.spaces:
+                yield space, segment.space(space)[0]
+
+    def local_rows(self, rows: np.ndarray) -> Iterator[tuple[Segment, Int64[np.ndarray, " row"]]]:
+        """Every segment, and which of its own rows these rows of the cases are."""
+        for number, segment in enumerate(self.segments):
+            start, stop = self._starts[number], self._starts[number + 1]
+            own = rows[(rows >= start) & (rows < stop)] - start
+            yield segment, np.flatnonzero(segment.alive)[own]
 
     @cached_property
     def _words(self) -> np.ndarray:
@@ -149,6 +181,23 @@ def open_snapshot(folder: Path, facts: IndexFacts, *, before: "Snapshot | None" 
     )
 
 
+def open_current(folder: Path, *, before: Snapshot | None = None) -> Snapshot:
+    """The generation that counts now.
+
+    Raises:
+        DataError: for a folder that holds no index, or one that is damaged.
+    """
+    for attempt in range(_ATTEMPTS):
+        facts = read_facts(folder)
+        try:
+            return open_snapshot(folder, facts, before=before)
+        except DataError:
+            # A writer may have replaced the generation after it was read, and removed its files.
+            if attempt == _ATTEMPTS - 1 or read_facts(folder) == facts:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
 def nearest_of(parts: Iterable[Part], *, out: Bool[np.ndarray, " row"]) -> Nearest:
     """The way to the nearest vectors of several parts whose rows are not `out`."""
     asked = [(part, *_allowed(part, out)) for part in parts]
@@ -167,16 +216,6 @@ def nearest_of(parts: Iterable[Part], *, out: Bool[np.ndarray, " row"]) -> Neare
         return joined[order], joined_rows[order]
 
     return nearest
-
-
-def close(words: np.ndarray, fingerprint: bytes) -> Bool[np.ndarray, " row"]:
-    """Which fingerprints (rows of four words) are as close to one as those of copies of an image."""
-    asked = np.frombuffer(fingerprint, np.uint64)
-    near = np.bitwise_count(words[:, 0] ^ asked[0]) <= COARSE
-    candidates = np.flatnonzero(near)
-    distance = np.bitwise_count(words[candidates] ^ asked).sum(axis=1, dtype=np.int64)
-    near[candidates] = distance <= FINE
-    return near
 
 
 def unit_vectors(searcher: RowSearcher, ids: np.ndarray) -> Float32[np.ndarray, "id dim"]:

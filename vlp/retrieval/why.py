@@ -96,6 +96,12 @@ class MatchedSentence:
     images do."""
     made_from_labels: bool
 
+    @property
+    def words(self) -> str:
+        """The sentence in quotes, and what is to be known of it."""
+        made = ", made from labels" if self.made_from_labels else ""
+        return f"\u201c{self.text}\u201d (cosine {self.similarity:.2f}{made})"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overlap:
@@ -108,8 +114,18 @@ class Overlap:
     @property
     def jaccard(self) -> float | None:
         """Findings of both over findings of either; None where neither has one."""
-        either = len(self.shared) + len(self.only_query) + len(self.only_case)
-        return len(self.shared) / either if either else None
+        return len(self.shared) / self._either if self._either else None
+
+    @property
+    def words(self) -> str:
+        """The same for a person to read."""
+        if self.jaccard is None:
+            return "neither is labelled with a finding"
+        return f"label overlap {self.jaccard:.2f}: {len(self.shared)} of {self._either} in common"
+
+    @property
+    def _either(self) -> int:
+        return len(self.shared) + len(self.only_query) + len(self.only_case)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from vlp.config import Config
 from vlp.errors import DataError
 from vlp.log import get_logger
-from vlp.retrieval.segments import FILE_NAME, SEGMENTS, IndexFacts, read_facts, synced
+from vlp.retrieval.facts import FILE_NAME, IndexFacts, read_facts
+from vlp.retrieval.segments import SEGMENTS, synced
 
 JOURNAL = "journal.jsonl"
 LOCK = ".lock"
@@ -38,7 +39,7 @@ class Write(Config):
     generation: int
     what: Operation
     state: Literal["begun", "complete"]
-    counts: dict[str, int] = {}
+    counts: dict[str, int] = Field(default_factory=dict)
     """Of a complete write: images that came and went."""
 
 

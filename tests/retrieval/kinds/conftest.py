@@ -8,10 +8,10 @@ DIM = 32
 
 
 @pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Work is divided between threads as it is elsewhere."""
+def one_thread() -> Iterator[None]:
+    """Threads that wait for each other are slow where others work too; `test_rows` asks for two."""
     before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(2)
+    faiss.omp_set_num_threads(1)
     yield
     faiss.omp_set_num_threads(before)
 

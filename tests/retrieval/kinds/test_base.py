@@ -45,7 +45,7 @@ def _build(config: KindConfig, drawn: Any) -> RowSearcher:
 
 
 def test_finds_most_neighbours_with_their_true_cosines(built, drawn, naive) -> None:
-    assert built.kind == "flat" or all(built._takes_short_cut(10, total) for total in (COUNT, COUNT // 2))
+    assert built.kind == "flat" or all(built.takes_short_cut(10, total) for total in (COUNT, COUNT // 2))
     asked = drawn(100, seed=8)
     scores, ids = built.search(asked, 10)
     true_scores, true_ids = naive(drawn(COUNT), IDS, asked, 10)

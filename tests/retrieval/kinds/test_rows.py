@@ -1,12 +1,18 @@
+import faiss
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vlp.errors import DataError
 from vlp.retrieval.kinds import rows as module
 from vlp.retrieval.kinds.kind import checked_vectors
 from vlp.retrieval.kinds.rows import Rows
+
+
+@pytest.fixture(autouse=True, params=[1, 2])
+def threads(one_thread, request) -> None:
+    faiss.omp_set_num_threads(request.param)
 
 
 def _rows(vectors: np.ndarray, ids: np.ndarray) -> Rows:
@@ -55,7 +61,7 @@ def test_an_image_is_itself_whatever_float16_made_of_it(drawn) -> None:
     assert scores.min() > 1.0 - 1e-6
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.booleans(), st.sets(st.integers(0, 30), max_size=8)), max_size=12))
 def test_adding_and_removing_is_that_of_a_dictionary(steps) -> None:
     rng = np.random.default_rng(0)

@@ -77,7 +77,7 @@ class RowSearcher(ABC):
         mask = self.rows.mask(allowed)
         total = len(self.rows) if mask is None else int(mask.sum())
         wanted = min(k, total)
-        if wanted == 0 or not self._takes_short_cut(wanted, total):
+        if wanted == 0 or not self.takes_short_cut(wanted, total):
             scores, rows = self.rows.exact(unit, wanted or 1, mask)
         else:
             scores, rows = self._found(unit, wanted, mask, share=total / len(self.rows))
@@ -101,7 +101,8 @@ class RowSearcher(ABC):
             searcher._take(core, folder / files.CORE)
         return searcher
 
-    def _takes_short_cut(self, wanted: int, total: int) -> bool:
+    def takes_short_cut(self, wanted: int, total: int) -> bool:
+        """Whether so many results out of so many allowed rows are found by candidates, or by comparing all."""
         if self._core() is None or total <= SELECTIVE * len(self.rows):
             return False
         return self._breadth(wanted) <= _WORTH * total

@@ -78,7 +78,7 @@ def _shares(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 def _quickest(searcher: RowSearcher, queries: np.ndarray, truth: np.ndarray, recall: float) -> KindConfig:
     best: tuple[bool, float, KindConfig] | None = None
-    for ladder in _ladders(searcher):
+    for ladder in _ladders(searcher, truth.shape[1]):
         config, share = _lowest(searcher, ladder, queries, truth, recall)
         reached = share >= recall
         # Reaching it comes first, then the least time; where nothing reaches it, what finds most.
@@ -107,7 +107,7 @@ def _lowest(
     return ladder[above], share
 
 
-def _ladders(searcher: RowSearcher) -> Iterator[list[KindConfig]]:
+def _ladders(searcher: RowSearcher, k: int) -> Iterator[list[KindConfig]]:
     """Parameters from the least effort to the most, in one sequence for every way to spend it."""
     config = searcher.config
     if isinstance(config, HnswConfig):
@@ -115,7 +115,10 @@ def _ladders(searcher: RowSearcher) -> Iterator[list[KindConfig]]:
     elif isinstance(searcher, IvfSearcher) and searcher.lists:
         for rerank in _RERANKS[config.kind]:
             probes = _steps(1, searcher.lists)
-            yield [config.model_copy(update={"probes": lists, "rerank": rerank}) for lists in probes]
+            ladder = [config.model_copy(update={"probes": lists, "rerank": rerank}) for lists in probes]
+            searcher.config = ladder[0]
+            if rerank == _RERANKS[config.kind][0] or searcher.takes_short_cut(k, len(searcher)):
+                yield ladder
     else:
         yield [config]
 

@@ -78,8 +78,11 @@ def table_of(rows: Sequence[dict[str, Any]]) -> pa.Table:
 
 
 def frame_of(table: pa.Table) -> pd.DataFrame:
-    """The table for pandas: lists of findings are tuples, groups a dict, what is null is NaN."""
+    """The table for pandas: lists of findings are tuples, groups a dict, null texts None, null ages NaN."""
     frame = table.to_pandas(maps_as_pydicts="strict")
     for name in ("present", "uncertain", "absent"):
         frame[name] = [tuple(values) for values in frame[name]]
+    for name in ("report", "sex", "date"):
+        texts = frame[name].astype(object)
+        frame[name] = texts.where(texts.notna(), None)
     return frame

@@ -1,15 +1,15 @@
 import json
 from pathlib import Path
 
-import cv2
 import pytest
 
 from tests.inference.conftest import save_tiny
 from tests.retrieval.conftest import make_study
-from vlp.cli.index import build, search
-from vlp.data import open_shards
+from vlp.cli.embed import embed
+from vlp.cli.index import add, build, compact, from_store, info, merge, remove
 from vlp.data.writer import ShardWriter
 from vlp.errors import CheckpointError, ConfigError, DataError
+from vlp.retrieval import open_index
 
 
 @pytest.fixture(scope="module")
@@ -30,95 +30,62 @@ def test_build_says_what_it_made(folder: Path, tmp_path: Path, capsys: pytest.Ca
     assert (facts["studies"], facts["images"], facts["persons"], facts["dim"]) == (12, 12, 4, 24)
 
 
-def found(capsys: pytest.CaptureFixture[str], *arguments: Path, **options) -> dict:
-    search(*arguments, json_=True, **options)
+def said(capsys: pytest.CaptureFixture[str]) -> dict:
     return json.loads(capsys.readouterr().out)
 
 
-def test_search_by_image_by_text_and_by_key(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    reader = open_shards(folder / "shards")
-    key = reader.keys("train")[1]
-    person = reader.study(key).person.id
-    file = tmp_path / "chest.png"
-    cv2.imwrite(str(file), reader.image(key))
-    by_image = found(capsys, folder / "index", checkpoint=folder / "model", image=file, k=3)
-    assert by_image["hits"][0]["key"] == key
-    assert [hit["same_image"] for hit in by_image["hits"]] == [True, False, False]
-    assert by_image["score"] == "cosine of image and image"
-    without = found(capsys, folder / "index", checkpoint=folder / "model", image=file, k=3, exclude_person=person)
-    by_key = found(capsys, folder / "index", key=key, k=3)
-    assert [hit["key"] for hit in by_key["hits"]] == [hit["key"] for hit in without["hits"]]
-    assert person not in {hit["person"] for hit in by_key["hits"]}
-    assert by_key["excluded"] == 3
-    by_text = found(capsys, folder / "index", checkpoint=folder / "model", text="There is a nodule.", k=50)
-    assert by_text["score"] == "cosine of text and image"
-    assert len(by_text["hits"]) == 9
+def test_a_store_becomes_an_index(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    embed(folder / "model", folder / "shards", tmp_path / "store", kinds="global,view,finding", findings="nodule")
+    capsys.readouterr()
+    from_store(tmp_path / "store", tmp_path / "index", split=["train"], json_=True)
+    facts = said(capsys)
+    assert (facts["studies"], facts["splits"]) == (9, {"train": 9})
+    assert [one["of"] for one in facts["searchers"]] == ["global", "view", "finding: nodule"]
 
 
-def test_a_study_of_other_shards(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    key = open_shards(folder / "shards").keys("test")[0]
-    options = {"checkpoint": folder / "model", "shards": folder / "shards", "key": key, "k": 2}
-    assert len(found(capsys, folder / "index", **options)["hits"]) == 2
+def test_cases_come_and_go(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    index = tmp_path / "index"
+    build(folder / "model", folder / "shards", index, split=["train"])
+    capsys.readouterr()
+    add(index, folder / "model", folder / "shards", json_=True)
+    facts = said(capsys)
+    assert (facts["studies"], facts["added"]) == (12, "3 studies")
+    remove(index, person="person-1", json_=True)
+    assert (facts := said(capsys))["studies"] == 9
+    assert "vlp index compact" in facts["still on the disk"]
+    add(index, folder / "model", folder / "shards", update=True, json_=True)
+    assert said(capsys)["studies"] == 12
+    compact(index, kind="hnsw", json_=True)
+    facts = said(capsys)
+    assert [one["parameters"]["kind"] for one in facts["searchers"]] == ["hnsw"]
+    assert facts["journal"][-1]["what"] == "compact"
+    info(index)
+    shown = capsys.readouterr().out
+    assert "12 vectors of view, hnsw" in shown
+    assert "compact, complete" in shown
 
 
-def test_a_table_for_people(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    search(folder / "index", checkpoint=folder / "model", text="There is a nodule.", k=9)
-    shown = " ".join(capsys.readouterr().out.split())
-    for words in ("Case 1.", "(no report)", "cosine of text and image", "9 studies searched", "not a medical device"):
-        assert words in shown
-    assert "Words of study" not in shown, "the impression, where there is one"
-
-
-def test_the_table_says_that_the_query_met_itself(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    reader = open_shards(folder / "shards")
-    key = reader.keys("train")[0]
-    person = reader.study(key).person.id
-    file = tmp_path / "chest.png"
-    cv2.imwrite(str(file), reader.image(key))
-
-    def shown(**options) -> str:
-        search(folder / "index", checkpoint=folder / "model", image=file, k=3, **options)
-        return " ".join(capsys.readouterr().out.split())
-
-    itself = shown()
-    assert itself.count("(the same image)") == 1
-    assert f"--exclude-person {person}" in itself
-    assert "0 left out" in itself
-    without = shown(exclude_person=person)
-    assert "same image" not in without
-    assert "3 left out" in without
-    assert "is the pseudonym right?" not in without
-    assert "is the pseudonym right?" in shown(exclude_person="nobody")
-
-
-def test_what_to_search_by_must_be_said_once(folder: Path) -> None:
-    for options in ({}, {"text": "a", "key": "b"}):
-        with pytest.raises(ConfigError, match="exactly one"):
-            search(folder / "index", checkpoint=folder / "model", **options)
-    with pytest.raises(ConfigError, match="--checkpoint"):
-        search(folder / "index", text="There is a nodule.")
+def test_two_indexes_become_one(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build(folder / "model", folder / "shards", tmp_path / "test", split=["test"])
+    capsys.readouterr()
+    merge([folder / "index", tmp_path / "test"], out=tmp_path / "both", json_=True)
+    assert said(capsys)["splits"] == {"train": 9, "test": 3}
+    assert len(open_index(tmp_path / "both")) == 12
 
 
 def test_bad_input(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "chest.png").write_bytes(b"These are words.")
-    with pytest.raises(DataError, match=r"chest\.png"):
-        search(folder / "index", checkpoint=folder / "model", image=tmp_path / "chest.png")
-    with pytest.raises(DataError, match="a text is empty"):
-        search(folder / "index", checkpoint=folder / "model", text=" ")
-    with pytest.raises(DataError, match="not an index"):
-        search(tmp_path / "nowhere", key="x")
-    with pytest.raises(CheckpointError):
-        search(folder / "index", checkpoint=tmp_path / "nowhere", text="a nodule")
     with pytest.raises(DataError, match="not a folder of shards"):
         build(folder / "model", tmp_path / "nowhere", tmp_path / "index")
-    with pytest.raises(DataError, match="--shards"):
-        search(folder / "index", key="no-such-key")
-
-
-def test_another_checkpoint_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="kind"):
+        build(folder / "model", folder / "shards", tmp_path / "index", kind="quick")
+    with pytest.raises(ConfigError, match="recall"):
+        build(folder / "model", folder / "shards", tmp_path / "index", recall=1.5)
+    with pytest.raises(ConfigError, match="exactly one"):
+        remove(folder / "index")
+    with pytest.raises(DataError, match="no case of this person"):
+        remove(folder / "index", person="nobody")
+    with pytest.raises(DataError, match="not an index"):
+        info(tmp_path / "nowhere")
     other = save_tiny(tmp_path / "other", "similarity_attention", seed=9)
     with pytest.raises(CheckpointError, match="another checkpoint"):
-        search(folder / "index", checkpoint=other, text="There is a nodule.")
+        add(folder / "index", other, folder / "shards")

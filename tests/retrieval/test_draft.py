@@ -89,6 +89,14 @@ def test_the_vote_decides_what_is_drafted(present: int, state: str) -> None:
         assert [variant.quote.text for variant in found.chosen] == ["No pleural effusion."]
 
 
+def test_the_side_of_what_is_absent_is_no_contradiction() -> None:
+    hits = [saying("a", 1.0, LEFT), saying("b", 1.0, RIGHT)]
+    hits += [saying(str(number), 1.0, NONE, effusion=False) for number in range(8)]
+    found = only(draft(hits))
+    assert (found.state, found.contradictions) == ("absent", ("polarity",))
+    assert only(draft(hits, absent_threshold=0.1)).contradictions == ("side", "polarity")
+
+
 def test_thresholds_move_what_is_drafted() -> None:
     hits = [saying("a", 1.0, LEFT), saying("b", 1.0, NONE, effusion=False), saying("c", 1.0, NONE, effusion=False)]
     assert only(draft(hits)).state == "undecided"

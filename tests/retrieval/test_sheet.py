@@ -136,7 +136,7 @@ def test_the_page_says_what_was_found_and_why(reader: ShardReader, tmp_path: Pat
     assert all(hit.key in words for hit in hits)
     assert str(asked.key) in words
     for expected in (
-        "Score: cosine of image and image. 15 studies searched, 3 left out (same person 2, near duplicate 1).",
+        "Score: cosine of image with image. 15 studies searched, 3 left out (same person 2, near duplicate 1).",
         "Maps: where each image fits the words for nodule.",
         "Filter: view=PA.",
         "PA, train, the same image, synthetic",
@@ -280,6 +280,6 @@ def test_the_head_says_how_it_was_searched(reader: ShardReader) -> None:
         filtered=4,
     )
     assert gather(asked_of(reader), hits, reader=reader).lines[0] == (
-        "Score: cosine of image and text and region (weights 0.25, 0.75). 15 studies searched, 0 left out, "
+        "Score: cosine of image and text with region (weights 0.25, 0.75). 15 studies searched, 0 left out, "
         "4 not let through by the filter."
     )

@@ -270,8 +270,8 @@ def _limits(
 
 
 def _smallest_limit(values: np.ndarray, share: float) -> float:
-    """The least limit from which on no more than `share` of the values lie, a little above a value itself."""
-    allowed = int(share * len(values))
+    """The least limit from which on about `share` of the values lie, a little above a value itself."""
+    allowed = round(share * len(values))
     return max(float(np.sort(values)[len(values) - 1 - allowed]), _NO_SPREAD) * (1 + 1e-6)
 
 

@@ -130,8 +130,8 @@ def compact(
     index: _Folder,
     *,
     kind: Annotated[str | None, typer.Option(help="Change the kind; auto chooses by the count of vectors.")] = None,
-    recall: _Recall = 0.99,
-    memory_gb: _Memory = None,
+    recall: Annotated[float | None, typer.Option(help="Change the recall that is tuned for.")] = None,
+    memory_gb: Annotated[float | None, typer.Option(help="Change the memory, in GB.")] = None,
     json_: _Json = False,
 ) -> None:
     """Build the searchers anew of what is there; what was removed leaves the disk.
@@ -142,7 +142,10 @@ def compact(
     from vlp.retrieval.index import planned
 
     opened = open_index(index)
-    opened.compact(plan=planned(**_plan(kind, recall, memory_gb)) if kind is not None else None)
+    plan = opened.facts.plan
+    asked = _plan(kind or plan.kind, recall or plan.recall, memory_gb)
+    memory = asked["memory_bytes"] or plan.memory_bytes
+    opened.compact(plan=planned(asked["kind"], recall=asked["recall"], memory_bytes=memory))
     _show(opened, as_json=json_)
 
 

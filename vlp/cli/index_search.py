@@ -71,7 +71,7 @@ class _Asked:
             asked = Asked(pixels=self.image, text=self.text)
         if self.box is not None:
             assert self.engine is not None
-            picture = asked.seen if asked.seen is not None else asked.pixels
+            picture: Any = asked.seen if asked.seen is not None else asked.pixels
             vector = query.vector_of(self.index, self.engine, picture, box=self.box)
         return replace(asked, text=self.text, finding=self.finding, box=self.box, vector=vector)
 
@@ -225,6 +225,11 @@ def _note(found: "Hits", asked: _Asked) -> str:
     person = asked.exclude_person
     if person is not None and not found.excluded:
         lines.append("The index holds no study of the person given with --exclude-person: is the pseudonym right?")
+    if asked.key is None and "near duplicate" in found.excluded_why:
+        lines.append(
+            "The archive holds the very image searched by, or a copy of it: its person is left out. "
+            "--keep-duplicates shows it."
+        )
     itself = next((hit for hit in found if hit.same_image), None)
     if itself is not None:
         lines.append(

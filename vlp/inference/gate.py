@@ -65,6 +65,7 @@ SMALLEST_CONTRAST = 12.0
 """Grey levels (of 255) between the darkest and the brightest hundredth of the pixels."""
 
 _THUMBNAIL = 16
+_EDGE_SIDE, _EDGE_CELLS, _EDGE_ANGLES = 64, 4, 8
 _HISTOGRAM = 8
 
 
@@ -97,7 +98,7 @@ class Verdict:
 
 
 def inputs(looked: "Looked") -> Float[np.ndarray, "image input"]:
-    """What a gate judges images by: the model's two pooled vectors, a thumbnail, and figures of the pixels, float64.
+    """What a gate judges images by: the model's two pooled vectors, a thumbnail, edges, and figures of the pixels.
 
     Raises:
         CheckpointError: if the model gives anything but finite numbers.
@@ -107,6 +108,7 @@ def inputs(looked: "Looked") -> Float[np.ndarray, "image input"]:
         _unit_rows(looked.features.pooled.float().cpu().numpy()),
         looked.tower.float().cpu().numpy(),
         np.stack([_thumbnail(content) for content in pixels]),
+        np.stack([_edges(content) for content in pixels]),
         np.stack([_figures(content, seen) for content, seen in zip(pixels, looked.seen, strict=True)]),
     )
     values = np.concatenate([block.astype(np.float64) for block in blocks], axis=1)
@@ -118,7 +120,7 @@ def inputs(looked: "Looked") -> Float[np.ndarray, "image input"]:
 def block_sizes(looked: "Looked") -> tuple[int, ...]:
     """How many of the numbers in a row of `inputs` each of its parts has, in order."""
     joint, tower = looked.features.pooled.shape[1], looked.tower.shape[1]
-    return joint, tower, _THUMBNAIL**2, _NUM_FIGURES
+    return joint, tower, _THUMBNAIL**2, _EDGE_CELLS**2 * _EDGE_ANGLES, _NUM_FIGURES
 
 
 def _content(seen: SeenImage) -> UInt8[np.ndarray, "rows columns"]:
@@ -135,6 +137,20 @@ def _thumbnail(content: np.ndarray) -> np.ndarray:
     small = cv2.resize(content, (_THUMBNAIL, _THUMBNAIL), interpolation=cv2.INTER_AREA)
     ranks: np.ndarray = (rankdata(small.ravel()) - 0.5) / small.size * 2 - 1
     return ranks
+
+
+def _edges(content: np.ndarray) -> np.ndarray:
+    """How strong edges of each direction are in each part of the picture (Dalal and Triggs, 2005), as square roots of
+    shares of all of them."""
+    small = cv2.resize(content, (_EDGE_SIDE, _EDGE_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    across, down = cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1)
+    angle = np.floor(np.arctan2(down, across) / np.pi * _EDGE_ANGLES).astype(int) % _EDGE_ANGLES
+    part = np.arange(_EDGE_SIDE) * _EDGE_CELLS // _EDGE_SIDE
+    cell = (part[:, None] * _EDGE_CELLS + part) * _EDGE_ANGLES + angle
+    size = _EDGE_CELLS**2 * _EDGE_ANGLES
+    strength = np.bincount(cell.ravel(), np.hypot(across, down).ravel(), minlength=size)
+    shares: np.ndarray = np.sqrt(strength / max(float(strength.sum()), 1e-9))
+    return shares
 
 
 def _figures(content: np.ndarray, seen: SeenImage) -> np.ndarray:

@@ -232,7 +232,7 @@ def _finding(
         share=ballot.share,
         known=ballot.known,
         variants=tuple(ordered),
-        contradictions=_contradictions(ordered),
+        contradictions=_contradictions(ordered, state),
     )
 
 
@@ -256,13 +256,16 @@ def _variants(said: Sequence[_Said], voices: dict[str, float]) -> list[Variant]:
     return variants
 
 
-def _contradictions(variants: Sequence[Variant]) -> tuple[Contradiction, ...]:
+def _contradictions(variants: Sequence[Variant], state: State) -> tuple[Contradiction, ...]:
+    """What the neighbours disagree on; the side of what is drafted as absent does not matter."""
     polarity = {
         certainty: sum(one.weight for one in variants if one.certainty is certainty)
         for certainty in (Certainty.PRESENT, Certainty.ABSENT)
     }
     sides = {one.side: one.weight for one in variants if one.certainty is Certainty.PRESENT and one.side is not None}
-    named: dict[Contradiction, list[float]] = {"side": list(sides.values()), "polarity": list(polarity.values())}
+    named: dict[Contradiction, list[float]] = {"polarity": list(polarity.values())}
+    if state != "absent":
+        named = {"side": list(sides.values()), **named}
     return tuple(name for name, sizes in named.items() if _disagree(sizes))
 
 

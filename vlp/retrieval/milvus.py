@@ -21,7 +21,16 @@ from pydantic import Field, ValidationError
 
 from vlp.config import Config
 from vlp.errors import BackendError, ConfigError, DataError
-from vlp.retrieval.kinds.kind import DECIMALS, FlatConfig, KindConfig, KindFacts, checked_ids, checked_vectors
+from vlp.retrieval.kinds.kind import (
+    DECIMALS,
+    FlatConfig,
+    HnswConfig,
+    IvfSq8Config,
+    KindConfig,
+    KindFacts,
+    checked_ids,
+    checked_vectors,
+)
 from vlp.retrieval.kinds.rows import Found
 
 URI_VARIABLE, TOKEN_VARIABLE = "VLP_MILVUS_URI", "VLP_MILVUS_TOKEN"
@@ -38,20 +47,10 @@ _MOST_QUERIES, _MOST_IDS, _MOST_EFFORT = 1024, 10_000, 32_768
 _SPARE = 6
 """Results fetched beyond those wanted, so that ties with the last one are told apart by their ids."""
 _TIE = 2.0 * 10.0**-DECIMALS
-_LISTS = 1024
+_LISTS, _WIDEST = 1024, 32_768
 _TIMEOUT_S, _LONG_S = 60.0, 3600.0
 _lite_users: Counter[str] = Counter()
 """Open searchers by file of Milvus Lite: its server, threads of this process, ends with the last of them."""
-
-
-class Description(Config):
-    """What a collection of ours says of itself, in the place that Milvus has for a description."""
-
-    format: Literal["vlp-milvus"] = "vlp-milvus"
-    schema_version: Literal[1] = 1
-    dim: Annotated[int, Field(ge=1, le=32_768)]
-    parameters: KindConfig
-    columns: dict[Annotated[str, Field(pattern=_NAME)], Column]
 
 
 class SideCar(Config):
@@ -83,7 +82,7 @@ class MilvusSearcher:
         """Makes a new collection of vectors of `dim` numbers; without `dim`, takes one that was made so.
 
         `uri` is the path of a file that ends in .db, or http(s)://host[:port][/database]; `config` the kind (flat if
-        None); `columns` names what is known of every vector, to filter by, with types of Milvus.
+        None) and what a search may spend; `columns` what is known of every vector, to filter by, with types of Milvus.
 
         Raises:
             ConfigError: for an address, a name or a kind that Milvus cannot have.
@@ -91,18 +90,17 @@ class MilvusSearcher:
             BackendError: if Milvus is not installed or does not answer.
         """
         self._uri = checked_uri(str(uri))
-        if not re.fullmatch(_NAME, collection):
-            raise ConfigError("collection: a name has letters, digits and _, and begins with no digit")
         if config is not None and config.kind == "ivf_fastscan":
             raise ConfigError("Milvus has no fast-scan lists of ours; name flat, ivf_sq8 or hnsw")
         self.collection, self._build_s = collection, 0.0
         self._client: Any = _connected(self._uri)
         try:
-            self._described = self._found() if dim is None else self._made(dim, config or FlatConfig(), columns or {})
+            if dim is not None:
+                self._make(dim, config or FlatConfig(), columns or {})
+            self.dim, self._config, self._columns = self._found(config)
         except BaseException:
             self.close()
             raise
-        self.dim = self._described.dim
 
     def close(self) -> None:
         """Lets go of Milvus; the server of Milvus Lite ends with the last searcher of its file."""
@@ -125,7 +123,7 @@ class MilvusSearcher:
     @property
     def facts(self) -> KindFacts:
         """See `Searcher`; bytes are those of ids and float32 vectors: Milvus does not say what its indexes take."""
-        count, parameters = len(self), self._described.parameters
+        count, parameters = len(self), self._config
         size = count * (4 * self.dim + 8)
         return KindFacts(parameters=parameters, dim=self.dim, count=count, build_s=round(self._build_s, 3), bytes=size)
 
@@ -141,8 +139,8 @@ class MilvusSearcher:
         unit = checked_vectors(vectors, self.dim, what="vectors")
         whole = checked_ids(ids, len(unit))
         given = columns or {}
-        if set(given) != set(self._described.columns) or any(len(values) != len(unit) for values in given.values()):
-            raise DataError(f"columns: wanted {sorted(self._described.columns)}, each with {len(unit)} values")
+        if set(given) != set(self._columns) or any(len(values) != len(unit) for values in given.values()):
+            raise DataError(f"columns: wanted {sorted(self._columns)}, each with {len(unit)} values")
         if self._held(whole):
             raise DataError("ids: one of them is in the collection; remove it first")
         stored = unit.astype(np.float16).astype(np.float32)
@@ -233,44 +231,45 @@ class MilvusSearcher:
             raise ConfigError(f"{folder}: its vectors are on a cluster; set {URI_VARIABLE} to its address")
         if side_car.where == "beside" and not Path(uri).is_dir():
             raise DataError(f"{uri}: missing; make the collection anew")
-        searcher = cls(uri, side_car.collection)
+        searcher = cls(uri, side_car.collection, config=side_car.facts.parameters)
         if (searcher.dim, len(searcher)) != (side_car.facts.dim, side_car.facts.count):
             searcher.close()
             raise DataError(f"{folder}: the collection was changed since; save it again or make it anew")
         searcher._build_s = side_car.facts.build_s
         return searcher
 
-    def _made(self, dim: int, config: KindConfig, columns: Mapping[str, Column]) -> Description:
+    def _make(self, dim: int, config: KindConfig, columns: Mapping[str, Column]) -> None:
         from pymilvus import DataType
 
-        try:
-            new = Description(dim=dim, parameters=config, columns=dict(columns))
-        except ValidationError as error:
-            raise ConfigError(f"collection: no such width or columns: {error.errors()[0]['msg']}") from None
+        if not 1 <= dim <= _WIDEST or any(not re.fullmatch(_NAME, name) for name in (*columns, self.collection)):
+            raise ConfigError(f"collection: widths are 1 to {_WIDEST}, names letters, digits and _, no digit first")
         if self._ask("has_collection", to="look for the collection"):
             raise DataError(f"there is a collection {self.collection}; name another or drop it yourself")
-        schema = self._client.create_schema(auto_id=False, description=new.model_dump_json())
+        schema = self._client.create_schema(auto_id=False)
         schema.add_field("id", DataType.INT64, is_primary=True)
         schema.add_field("vector", DataType.FLOAT_VECTOR, dim=dim)
-        for name, column in new.columns.items():
+        for name, column in columns.items():
             schema.add_field(name, DataType[column], nullable=True, max_length=4096)
         index = self._client.prepare_index_params()
         kind, built = _plan(config)[0]
         # pymilvus unpacks parameters, which clusters read; Milvus Lite reads only those that are still packed.
-        index.add_index("vector", index_type=kind, metric_type="COSINE", params={**built, "params": built})
+        index.add_index("vector", kind, "vector", metric_type="COSINE", params={**built, "params": built})
         more = {"schema": schema, "index_params": index, "consistency_level": "Strong"}
         self._ask("create_collection", to="make the collection", **more)
-        return new
 
-    def _found(self) -> Description:
+    def _found(self, config: KindConfig | None) -> tuple[int, KindConfig, frozenset[str]]:
+        """Width, parameters and columns of the collection that is there."""
         if not self._ask("has_collection", to="look for the collection"):
             raise DataError(f"Milvus holds no collection {self.collection}")
-        text = self._ask("describe_collection", to="describe the collection").get("description", "")
+        fields = self._ask("describe_collection", to="describe the collection")["fields"]
+        params = {field["name"]: field["params"] for field in fields}
+        kinds: dict[str, KindConfig] = {"FLAT": FlatConfig(), "HNSW": HnswConfig(), "IVF_SQ8": IvfSq8Config()}
+        index = self._ask("describe_index", "vector", to="describe the index") if "vector" in params else None
+        known = kinds.get(index["index_type"]) if index and index["metric_type"] == "COSINE" else None
+        if known is None or "id" not in params or (config is not None and config.kind != known.kind):
+            raise DataError(f"the collection {self.collection} was not made by vlp, or as another kind")
         self._ask("load_collection", to="load the collection", timeout=_LONG_S)
-        try:
-            return Description.model_validate_json(text)
-        except ValidationError:
-            raise DataError(f"the collection {self.collection} was not made by this version of vlp") from None
+        return int(params["vector"]["dim"]), config or known, frozenset(params) - {"id", "vector"}
 
     def _ask(self, method: str, *args: Any, to: str, timeout: float = _TIMEOUT_S, **more: Any) -> Any:
         with _told(to):
@@ -293,7 +292,7 @@ class MilvusSearcher:
 
     def _nearest(self, unit: np.ndarray, parts: list[str], limit: int, *, most: bool = False) -> Found:
         """Up to `limit` of all parts together, best first; ids end in -1 where there are fewer."""
-        config = self._described.parameters
+        config = self._config
         rerank = config.rerank if config.kind == "ivf_sq8" else 0
         fetched = min(limit * max(1, rerank), MOST_RESULTS)
         how = {"metric_type": "COSINE", "params": _plan(config, fetched, most=most)[1]}

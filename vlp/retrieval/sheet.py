@@ -211,7 +211,7 @@ def _lines(asked: Asked, hits: Hits, scale: tuple[float, float] | None) -> list[
     parts = [f"{hits.studies} studies searched", f"{hits.excluded} left out" + (f" ({reasons})" if reasons else "")]
     parts += [f"{hits.filtered} not let through by the filter"] if hits.filtered else []
     parts += [f"the first {MOST_CASES} of {len(hits)} are shown"] if len(hits) > MOST_CASES else []
-    lines = [f"Score: cosine of {hits.query} and {hits.with_what}{weights}. {', '.join(parts)}."]
+    lines = [f"Score: cosine of {hits.query} with {hits.with_what}{weights}. {', '.join(parts)}."]
     if scale is None:
         return [*lines, "No maps and no matched sentences: they need the checkpoint that built the index."]
     if asked.finding is not None:

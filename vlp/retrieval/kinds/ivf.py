@@ -94,7 +94,7 @@ class IvfSearcher(RowSearcher):
         return min(self.lists, math.ceil(self.config.probes / math.sqrt(share)))
 
     def _breadth(self, wanted: int) -> int:
-        return max(self.config.rerank, 1) * wanted + SPARE
+        return max(self.config.rerank * wanted, wanted + SPARE)
 
     def chained(self) -> Any:
         """The index of faiss, of lists and rows, for those who measure it; there must be lists."""

@@ -43,6 +43,7 @@ class PartFacts(Config):
     """Vectors by kind, in the order they lie in."""
     studies: Count
     images: Count
+    """Images that have a row; of the kind global alone, one per study."""
     synthetic: bool
     """Whether any of its studies was drawn by a program."""
     bytes: dict[str, Count]

@@ -106,9 +106,9 @@ def region_weights(place: Geometry, placement: Placement, features: ImageFeature
     Raises:
         DataError: for numbers that are not finite, a box without area, or a mask of another size than the image.
     """
-    shares = _mask_shares(place, placement, features.grid) if isinstance(place, Mask) else None
-    if shares is None:
-        assert not isinstance(place, Mask)
+    if isinstance(place, Mask):
+        shares = _mask_shares(place, placement, features.grid)
+    else:
         shares = _box_shares(_as_box(place), placement, features.grid)
     if features.padding is not None:
         shares = np.where(features.padding[0].cpu().numpy(), 0.0, shares)

@@ -85,10 +85,16 @@ class Setting:
 
 
 def measure(
-    count: int, *, dim: int = 512, kinds: Sequence[str] = tuple(CONFIGS), rounds: int = 5, queries: int = 1000
+    count: int,
+    *,
+    dim: int = 512,
+    kinds: Sequence[str] = tuple(CONFIGS),
+    rounds: int = 5,
+    queries: int = 1000,
+    held_out: int = 2000,
 ) -> list[Line]:
     """All lines of one size."""
-    drawn = draw(count, dim=dim, queries=queries)
+    drawn = draw(count, dim=dim, queries=queries, held_out=held_out)
     direct = faiss.IndexFlatIP(dim)
     direct.add(drawn.vectors)
     scores, truth = direct.search(drawn.queries, K)
@@ -262,9 +268,9 @@ def _bandwidth(setting: Setting, flat: RowSearcher) -> None:
 def _read(vectors: np.ndarray) -> None:
     """Reads every number once, a part on each thread."""
     threads = faiss.omp_get_max_threads()
-    words = np.array_split(vectors.reshape(-1).view(np.int64), threads)
+    parts = np.array_split(vectors.reshape(-1), threads)
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(np.bitwise_or.reduce, words))
+        list(pool.map(np.maximum.reduce, parts))
 
 
 def _changed(setting: Setting, searcher: RowSearcher) -> None:

@@ -29,7 +29,7 @@ class Drawn:
     queries: Float32[np.ndarray, "q dim"]
 
 
-def draw(count: int, *, dim: int = 512, held_out: int = 600, queries: int = 1000, seed: int = 0) -> Drawn:
+def draw(count: int, *, dim: int = 512, held_out: int = 2000, queries: int = 1000, seed: int = 0) -> Drawn:
     """The same vectors for the same arguments."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((_CLUSTERS, _LATENT), dtype=np.float32)

@@ -59,7 +59,18 @@ def test_help_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for verb in ("ingest", "train", "evaluate", "calibrate", "explain", "classify", "ground", "prompts", "index", "doctor"):
+    for verb in (
+        "ingest",
+        "train",
+        "evaluate",
+        "calibrate",
+        "explain",
+        "classify",
+        "ground",
+        "prompts",
+        "index",
+        "doctor",
+    ):
         assert re.search(rf"^\s*{verb}\b", done.stdout, re.MULTILINE), verb
 
 

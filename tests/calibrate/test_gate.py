@@ -178,7 +178,7 @@ def test_no_more_good_films_than_allowed_are_refused_in_cross_validation(share: 
 
 def test_the_smallest_limit_leaves_exactly_the_allowed_number_above_it() -> None:
     values = np.arange(100.0)
-    for share, above in ((0.0, 0), (0.015, 1), (0.05, 5)):
+    for share, above in ((0.0, 0), (0.014, 1), (0.016, 2), (0.05, 5)):
         limit = fitting._smallest_limit(np.random.default_rng(0).permutation(values), share)
         assert (values >= limit).sum() == above
 
@@ -219,7 +219,7 @@ def test_two_kinds_have_the_log_odds_of_a_plain_logistic_regression() -> None:
         names = np.where(kind == "inverted", "aaa" if flipped else "inverted", kind)
         found, weights, bias = fitting._log_odds(values, names)
         unit = fitting.SPREAD_OF_FIRST / values[:, 0].std()
-        plain = LogisticRegression(C=1.0, class_weight="balanced").fit(values * unit, kind != "good")
+        plain = LogisticRegression(C=fitting.STRENGTH, class_weight="balanced").fit(values * unit, kind != "good")
         assert found == ["aaa" if flipped else "inverted"]
         np.testing.assert_allclose(weights, plain.coef_ * unit, rtol=1e-2)
         np.testing.assert_allclose(bias, plain.intercept_, atol=1e-2)

@@ -172,6 +172,18 @@ def test_the_thumbnail_knows_neither_exposure_nor_bars(engine: Engine) -> None:
     assert np.corrcoef(thumbnails[0], inputs(engine.looked([255 - smooth]))[0, start : start + 256])[0, 1] < -0.99
 
 
+def test_edges_tell_directions_and_places_apart_but_not_polarity() -> None:
+    step = np.zeros((64, 64), dtype=np.uint8)
+    step[:, 36:] = 200  # one upright edge, in the third column of parts
+    shares = gates._edges(step).reshape(4, 4, 8) ** 2
+    assert shares.sum() == pytest.approx(1.0)
+    assert shares[:, 2, 0].sum() == pytest.approx(1.0)
+    lying = gates._edges(np.ascontiguousarray(step.T)).reshape(4, 4, 8) ** 2
+    assert lying[2, :, 4].sum() == pytest.approx(1.0)
+    np.testing.assert_allclose(gates._edges(255 - step), gates._edges(step), atol=1e-6)
+    assert gates._edges(np.zeros((9, 9), dtype=np.uint8)).sum() == 0.0
+
+
 def test_features_that_are_no_numbers_never_pass(engine: Engine) -> None:
     looked = engine.looked([picture()])
     with pytest.raises(CheckpointError, match="not finite"):

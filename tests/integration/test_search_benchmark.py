@@ -22,7 +22,7 @@ def one_thread():
 def lines() -> list[Line]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.search._ADDED", 1000)
-        return measure(3000, dim=32, rounds=2, queries=60)
+        return measure(3000, dim=32, rounds=2, queries=60, held_out=200)
 
 
 def _value(lines: list[Line], part: str, metric: str) -> Line:

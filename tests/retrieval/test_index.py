@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.inference.conftest import save_tiny
 from vlp.data import ShardReader
-from vlp.errors import BackendError, DataError
-from vlp.retrieval import build, from_store, merge, open_index
+from vlp.errors import BackendError, CheckpointError, DataError
+from vlp.inference.engine import load
+from vlp.retrieval import build, open_index
 
 
 def test_opens_as_it_was_built(engine, reader: ShardReader, tmp_path: Path) -> None:
@@ -130,3 +132,61 @@ def test_without_faiss_the_extra_is_named(engine, reader, tmp_path: Path, monkey
         open_index(tmp_path)
     with pytest.raises(BackendError, match=r"vlp\[retrieval\]"):
         build(engine, reader, tmp_path / "index")
+
+
+def test_a_schema_that_is_older_is_replaced_by_building_again(engine, reader: ShardReader, tmp_path: Path) -> None:
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / "index.json").write_text('{"format": "vlp-index", "schema_version": 1}')
+    (tmp_path / "index" / "index.faiss").write_bytes(b"old")
+    build(engine, reader, tmp_path / "index", splits=["test"])
+    assert open_index(tmp_path / "index").facts.splits == {"test": 6}
+    assert not (tmp_path / "index" / "index.faiss").exists()
+
+
+def test_of_a_store_with_all_of_its_kinds(reader: ShardReader, tmp_path: Path) -> None:
+    engine = load(save_tiny(tmp_path / "model", "similarity_attention"), device="cpu")
+    store = embed(engine, reader, tmp_path / "store", kinds=("global", "view", "finding"), findings=["mass"])
+    index = from_store(store, tmp_path / "index")
+    assert index.facts.checkpoint == engine.fingerprint
+    assert index.snapshot.spaces == (("global", ""), ("view", ""), ("finding", "mass"))
+    assert index.default_kind == "view"
+    direct = build(engine, reader, tmp_path / "direct")
+    key = reader.keys("train")[1]
+    query = direct.vector(key)
+    ours, theirs = index.search(query, k=99), direct.search(query, k=99)
+    assert {hit.key: hit.report for hit in ours} == {hit.key: hit.report for hit in theirs}
+    assert ours[0].key == theirs[0].key == key
+    np.testing.assert_allclose([hit.score for hit in ours], [hit.score for hit in theirs], atol=2e-3)
+    whole = index.search(query, k=99, kind="global")
+    assert {hit.image for hit in whole} == {0}
+    assert len(whole) == 15
+
+
+def test_merged_indexes_hold_every_study_once(engine, reader: ShardReader, tmp_path: Path) -> None:
+    build(engine, reader, tmp_path / "train", splits=["train"])
+    test = build(engine, reader, tmp_path / "test", splits=["test"])
+    test.remove(person="person-4")
+    build(engine, reader, tmp_path / "all")
+    merged = merge([tmp_path / "train", tmp_path / "test"], tmp_path / "one")
+    assert merged.facts.splits == {"train": 9, "test": 3}
+    again = merge([tmp_path / "one", tmp_path / "all"], tmp_path / "two")
+    whole = open_index(tmp_path / "all")
+    query = whole.vector(reader.keys("train")[0])
+    ours, theirs = again.search(query, k=99), whole.search(query, k=99)
+    assert [(hit.key, hit.image) for hit in ours] == [(hit.key, hit.image) for hit in theirs]
+    assert again.facts.images == 22
+    merged.remove(person="person-0")
+    assert "person-0" in set(open_index(tmp_path / "two").cases["person"]), "they share files, not what is removed"
+
+
+def test_what_cannot_be_merged(engine, reader: ShardReader, tmp_path: Path) -> None:
+    build(engine, reader, tmp_path / "one", splits=["train"])
+    engine.fingerprint = "b" * 64
+    build(engine, reader, tmp_path / "other", splits=["test"])
+    with pytest.raises(CheckpointError, match="another checkpoint"):
+        merge([tmp_path / "one", tmp_path / "other"], tmp_path / "both")
+    with pytest.raises(DataError, match="at least two"):
+        merge([tmp_path / "one", tmp_path / "one"], tmp_path / "both")
+    with pytest.raises(DataError, match="exists"):
+        merge([tmp_path / "one", tmp_path / "other"], tmp_path / "one")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "other"]

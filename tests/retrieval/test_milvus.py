@@ -183,6 +183,18 @@ def test_a_call_that_fails_half_way_leaves_nothing(opened, monkeypatch) -> None:
     np.testing.assert_array_equal(np.sort(searcher.search(VECTORS[:1], 99)[1][0]), np.sort(IDS[:5]))
 
 
+def test_a_connection_that_breaks_is_one_line(flat, monkeypatch) -> None:
+    from grpc import RpcError
+
+    def breaks(*args: Any, **more: Any) -> Any:
+        raise RpcError("person-17")
+
+    monkeypatch.setattr(flat._client, "search", breaks)
+    with pytest.raises(BackendError, match="connection broke") as told:
+        flat.search(VECTORS[:1], 1)
+    assert "person" not in str(told.value)
+
+
 def test_what_it_was_told_to_leave_out_is_refused(flat, monkeypatch) -> None:
     given = (np.ones((1, 8), np.float32), IDS[None, :8])
     monkeypatch.setattr(flat, "_nearest", lambda *args, **more: given)

@@ -1,12 +1,18 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.inference.conftest import save_tiny
+from tests.retrieval.conftest import SIDE
 from vlp.data import ShardReader
 from vlp.errors import CheckpointError, DataError
-from vlp.retrieval.index import Index, build
-from vlp.retrieval.query import by_image, by_key, by_text
+from vlp.inference.engine import Engine, load
+from vlp.retrieval.filters import Filter
+from vlp.retrieval.index import Index, build, from_store
+from vlp.retrieval.query import by_image, by_key, by_text, vector_of
 from vlp.retrieval.search import Hits
+from vlp.retrieval.store import attended_vectors, embed, region_vectors
 
 
 @pytest.fixture
@@ -80,3 +86,87 @@ def test_hits_behave_like_a_sequence(index: Index, reader: ShardReader) -> None:
     assert isinstance(hits, Hits)
     assert list(hits) == list(hits[:]) == [hits[0], hits[1], hits[2]]
     assert len(hits.to_json()["hits"]) == 3
+
+
+def test_an_image_of_the_archive_leaves_its_person_out_unasked(index: Index, engine, reader: ShardReader) -> None:
+    key = reader.keys("train")[1]
+    hits = by_image(index, engine, reader.image(key), k=50)
+    assert [hit.key for hit in hits] == [hit.key for hit in by_key(index, key, k=50)]
+    assert hits.excluded_why == {"near duplicate": 1, "same person": 2}
+    assert by_key(index, key).excluded_why == {"same study": 1, "same person": 2}
+    assert sum(hits.excluded_why.values()) == hits.excluded
+
+
+def test_image_and_text_are_their_weighted_mean(index: Index, engine, reader: ShardReader) -> None:
+    key = reader.keys("train")[0]
+    image, text = index.vector(key), engine.encode_text(["There is a nodule."])[0]
+    hits = by_key(index, key, k=50, engine=engine, text="There is a nodule.", text_weight=0.25)
+    assert (hits.query, hits.weights) == ("image and text", (0.75, 0.25))
+    mixed = 0.75 * image + 0.25 * text
+    mixed /= np.linalg.norm(mixed)
+    for hit in hits:
+        assert hit.score == pytest.approx(float(index.vector(hit.key, hit.image) @ mixed), abs=1e-5)
+    with pytest.raises(DataError, match="between 0 and 1"):
+        by_key(index, key, engine=engine, text="There is a nodule.", text_weight=1.0)
+    with pytest.raises(DataError, match="--checkpoint"):
+        by_key(index, key, text="There is a nodule.")
+    with pytest.raises(DataError, match="one more thing"):
+        by_key(index, key, engine=engine, text="a nodule", finding="nodule")
+
+
+@pytest.fixture(scope="module")
+def real(reader: ShardReader, tmp_path_factory: pytest.TempPathFactory) -> tuple[Index, Engine]:
+    """An index with vectors of regions and of a finding, by a model with patches."""
+    folder = tmp_path_factory.mktemp("real")
+    engine = load(save_tiny(folder / "model", "similarity_attention"), device="cpu")
+    store = embed(engine, reader, folder / "store", kinds=("view", "finding"), findings=["mass", "nodule"])
+    return from_store(store, folder / "index"), engine
+
+
+def test_a_similar_finding(real: tuple[Index, Engine], reader: ShardReader) -> None:
+    index, engine = real
+    key = reader.keys("train")[0]
+    hits = by_key(index, key, k=50, finding="Mass")
+    assert (hits.query, hits.with_what) == ("finding", "what is seen of mass")
+    asked = attended_vectors(engine, engine.features([engine.see(reader, key)])[0], ["There is a mass."])[0, 0]
+    for hit in hits:
+        own = attended_vectors(engine, engine.features([engine.see(reader, hit.key, hit.image)])[0],
+                               ["There is a mass."])[0, 0]  # fmt: skip
+        assert hit.score == pytest.approx(float(own @ asked), abs=2e-3)
+    pixels = by_image(index, engine, reader.image(key), k=50, finding="mass")
+    assert [hit.key for hit in pixels] == [hit.key for hit in hits]
+    with pytest.raises(DataError, match="no finding is called"):
+        by_key(index, key, finding="masss")
+    with pytest.raises(DataError, match="no vectors of the kind 'finding: pneumonia'"):
+        by_key(index, key, finding="pneumonia")
+
+
+def test_a_part_of_an_image(real: tuple[Index, Engine], reader: ShardReader) -> None:
+    index, engine = real
+    key = reader.keys("train")[0]
+    box = (0.0, 0.0, SIDE / 2, SIDE / 2)
+    hits = by_key(index, key, k=50, box=box, engine=engine, reader=reader)
+    assert (hits.query, hits.with_what) == ("region", "image"), "the archive has no regions"
+    asked = vector_of(index, engine, reader.image(key), box=box)
+    features, placements = engine.features([reader.image(key)])
+    np.testing.assert_allclose(asked, region_vectors(engine, features, placements, [[box]])[0], atol=1e-6)
+    for hit in hits:
+        assert hit.score == pytest.approx(float(index.vector(hit.key, hit.image) @ asked), abs=2e-3)
+    with pytest.raises(DataError, match="a box needs the image itself"):
+        by_key(index, key, box=box)
+    with pytest.raises(DataError, match="inside the image"):
+        by_image(index, engine, reader.image(key), box=(100.0, 100.0, 120.0, 120.0))
+
+
+def test_filters_reach_every_kind_of_query(index: Index, engine, reader: ShardReader) -> None:
+    only = Filter.parse("finding=nodule")
+    key = reader.keys("train")[0]
+    for hits in (
+        by_key(index, key, k=50, only=only),
+        by_image(index, engine, reader.image(key), k=50, only=only),
+        by_text(index, engine, "There is a nodule.", k=50, only=only),
+    ):
+        assert len(hits)
+        assert {hit.present for hit in hits} == {("nodule",)}
+        assert hits.studies == len(hits)
+        assert hits.studies + hits.excluded + hits.filtered == 9

@@ -48,11 +48,11 @@ FOLDS, TURNS = 5, 3
 """Cross-validation is repeated with other partitions and its values averaged: a limit hangs on a handful of films."""
 COMPONENTS = 80
 """Of all inputs together, for the regression."""
-DIRECTIONS = 20
+DIRECTIONS = 40
 """Of each part of the inputs, for its distance."""
 SMALLEST_SCALE = 1e-4
 """Added to the standard deviation of an input, so that one that hardly changes does not decide alone."""
-STRENGTH = 1.0
+STRENGTH = 0.3
 """Inverse of the penalty on the weights of the logistic regression, ..."""
 SPREAD_OF_FIRST = 3.0
 """... whose inputs are scaled by one number so that the first has this standard deviation."""
@@ -97,7 +97,7 @@ def fit_gate(
         reader: Shards with films of patients it was not trained on.
         split: Which of them.
         seed: Of everything that is drawn.
-        max_refused: Largest share of good films that may be refused in cross-validation by patient.
+        max_refused: Share of good films that may be refused in cross-validation by patient, to the nearest film.
         views: "frontal" refuses lateral views, "any" takes them for good films.
 
     Raises:
@@ -213,7 +213,8 @@ def fit_examples(
         examples: The pictures; those of kind "good", "exposed" and "whitened" are to be let pass.
         model: Fingerprint of the model their inputs come from.
         views: What the gate says it lets pass.
-        max_refused: Largest share of the good films, and of good and exposed ones together, that may be refused.
+        max_refused: Largest share of the good films, and of good and exposed ones together, that may be refused in
+            cross-validation, to the nearest film.
         seed: Of the partition of patients.
     """
     folds = np.stack([_folds(examples.patient, seed=seed, turn=turn) for turn in range(TURNS)])

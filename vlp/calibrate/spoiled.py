@@ -60,14 +60,15 @@ def _rising(shape: tuple[int, int], sides: Sequence[int], rng: np.random.Generat
 
 
 def _lung(shape: tuple[int, int], side: int, rng: np.random.Generator) -> np.ndarray:
-    """How much is covered by a white lung: an oval about where one is, with an edge that may be sharp."""
-    x = (0.5 + side * rng.uniform(0.18, 0.26)) * shape[1]
-    y = rng.uniform(0.4, 0.52) * shape[0]
-    axes = (max(1, int(rng.uniform(0.12, 0.2) * shape[1])), max(1, int(rng.uniform(0.25, 0.4) * shape[0])))
+    """How much is covered by a white lung: an oval with a flat base about where one is; its edge may be sharp."""
+    x = (0.5 + side * rng.uniform(0.17, 0.27)) * shape[1]
+    y = rng.uniform(0.4, 0.55) * shape[0]
+    axes = (max(1, int(rng.uniform(0.11, 0.21) * shape[1])), max(1, int(rng.uniform(0.25, 0.45) * shape[0])))
     cover = np.zeros(shape, dtype=np.float32)
     cv2.ellipse(cover, (int(x), int(y)), axes, side * rng.uniform(0, 12), 0, 360, 1.0, -1)
-    softened = cv2.GaussianBlur(cover, (0, 0), rng.uniform(0.3, 0.03 * max(shape)))
-    return np.asarray(rng.uniform(0.75, 1.0) * softened)
+    cover[int(y + rng.uniform(0.4, 1.0) * axes[1]) :] = 0.0
+    softened = cv2.GaussianBlur(cover, (0, 0), max(shape) * rng.choice((0.002, 0.01, 0.03)) + 0.1)
+    return np.asarray(np.minimum(1.0, rng.uniform(0.8, 1.3) * softened))
 
 
 def inverted(pixels: Pixels, rng: np.random.Generator) -> Pixels:

@@ -88,13 +88,8 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """The verdict as plain values."""
-        return {
-            "accepted": self.accepted,
-            "reason": self.reason,
-            "message": self.message,
-            "score": self.score,
-            "scores": dict(self.scores),
-        }
+        said = {"accepted": self.accepted, "reason": self.reason, "message": self.message}
+        return {**said, "score": self.score, "scores": dict(self.scores)}
 
 
 def inputs(looked: "Looked") -> Float[np.ndarray, "image input"]:
@@ -104,8 +99,9 @@ def inputs(looked: "Looked") -> Float[np.ndarray, "image input"]:
         CheckpointError: if the model gives anything but finite numbers.
     """
     pixels = [_content(seen) for seen in looked.seen]
+    joint = looked.features.pooled.float().cpu().numpy()
     blocks = (
-        _unit_rows(looked.features.pooled.float().cpu().numpy()),
+        joint / np.maximum(np.linalg.norm(joint, axis=1, keepdims=True), 1e-12),
         looked.tower.float().cpu().numpy(),
         np.stack([_thumbnail(content) for content in pixels]),
         np.stack([_edges(content) for content in pixels]),
@@ -140,8 +136,7 @@ def _thumbnail(content: np.ndarray) -> np.ndarray:
 
 
 def _edges(content: np.ndarray) -> np.ndarray:
-    """How strong edges of each direction are in each part of the picture (Dalal and Triggs, 2005), as square roots of
-    shares of all of them."""
+    """Square roots of the shares that edges of each part and direction have in all (Dalal and Triggs, 2005)."""
     small = cv2.resize(content, (_EDGE_SIDE, _EDGE_SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     across, down = cv2.Sobel(small, cv2.CV_32F, 1, 0), cv2.Sobel(small, cv2.CV_32F, 0, 1)
     angle = np.floor(np.arctan2(down, across) / np.pi * _EDGE_ANGLES).astype(int) % _EDGE_ANGLES
@@ -185,11 +180,6 @@ def _roughness(grey: np.ndarray) -> list[float]:
         size = (max(1, grey.shape[1] // 2), max(1, grey.shape[0] // 2))
         grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
     return values
-
-
-def _unit_rows(vectors: np.ndarray) -> np.ndarray:
-    lengths: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12)
 
 
 def plain_reason(seen: SeenImage) -> Reason | None:
@@ -402,8 +392,8 @@ def _check(gate: Gate) -> None:
     if sum(len(distance.centre) for distance in gate.distances) > width:
         raise ValueError("distances")
     for distance in gate.distances:
-        (part,), (directions,) = distance.centre.shape, distance.spread.shape
-        if distance.scale.shape != (part,) or distance.directions.shape != (directions, part):
+        shape = (len(distance.spread), len(distance.centre))
+        if distance.scale.shape != shape[1:] or distance.directions.shape != shape:
             raise ValueError("shapes")
         if not min(distance.scale.min(), distance.spread.min(), distance.rest) > 0:
             raise ValueError("limits")

@@ -105,7 +105,7 @@ def from_store(
 def open_index(path: Path | str) -> Index:
     """The index in a folder, after checking that its files are the ones that were written.
 
-    Vectors are checked when they are first searched.
+    Vectors of the default kind are checked now, others when they are first searched.
 
     Raises:
         DataError: for a folder that holds no index, or one that is damaged.
@@ -182,9 +182,10 @@ def _placed(target: Path, fill: Callable[[Path], IndexFacts], *, what: Operation
             facts = fill(partial)
             snapshot = open_snapshot(partial, facts)
             append(partial, Write(generation=1, what=what, state="complete", counts={"added": len(snapshot.cases)}))
-            write_facts(partial, counted(facts, snapshot.cases))
+            facts = counted(facts, snapshot.cases)
+            write_facts(partial, facts)
             synced(partial)
-            _take_place(partial, target)
+            _take_place(partial, target, facts, what=what)
     except OSError as error:
         raise DataError(f"{target}: cannot write the index: {error.strerror}") from None
     index = open_index(target)
@@ -192,14 +193,25 @@ def _placed(target: Path, fill: Callable[[Path], IndexFacts], *, what: Operation
     return index
 
 
-def _take_place(partial: Path, target: Path) -> None:
+def _take_place(partial: Path, target: Path, facts: IndexFacts, *, what: Operation) -> None:
     if not target.exists():
         os.rename(partial, target)
-    elif _readable(target):
-        with Writer(target):  # nobody adds to what is being replaced
-            _exchanged(partial, target)
-    else:
+        return
+    if not _readable(target):
         _exchanged(partial, target)
+        return
+    # A generation like any other: whoever reads the old one keeps it, and at no moment there is none.
+    with Writer(target) as writer:
+        writer.begin(what)
+        segments = []
+        for segment in facts.segments:
+            place, name = writer.place()
+            os.rename(partial / SEGMENTS / segment.name, place)
+            writer.keep(name)
+            segments.append(segment.model_copy(update={"name": name}))
+        counts = {"added": facts.images, "removed": writer.facts.images}
+        now = {"generation": writer.facts.generation + 1, "segments": tuple(segments)}
+        writer.commit(facts.model_copy(update=now), what=what, counts=counts)
 
 
 def _exchanged(partial: Path, target: Path) -> None:

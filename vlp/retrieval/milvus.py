@@ -123,9 +123,9 @@ class MilvusSearcher:
     @property
     def facts(self) -> KindFacts:
         """See `Searcher`; bytes are those of ids and float32 vectors: Milvus does not say what its indexes take."""
-        count, parameters = len(self), self._config
-        size = count * (4 * self.dim + 8)
-        return KindFacts(parameters=parameters, dim=self.dim, count=count, build_s=round(self._build_s, 3), bytes=size)
+        count = len(self)
+        size, seconds = count * (4 * self.dim + 8), round(self._build_s, 3)
+        return KindFacts(parameters=self._config, dim=self.dim, count=count, build_s=seconds, bytes=size)
 
     def __len__(self) -> int:
         """Vectors that can be found."""
@@ -147,9 +147,9 @@ class MilvusSearcher:
         step = max(1, _MESSAGE_BYTES // (4 * self.dim + 64 * (1 + len(given))))
         for start in range(0, len(unit), step):
             some = range(start, min(start + step, len(unit)))
-            values = [{name: given[name][row] for name in given} for row in some]
-            pairs = zip(some, values, strict=True)
-            rows = [{"id": int(whole[row]), "vector": stored[row], **more} for row, more in pairs]
+            rows = [
+                {"id": int(whole[i]), "vector": stored[i], **{name: given[name][i] for name in given}} for i in some
+            ]
             try:
                 self._ask("insert", rows, to="take in vectors; look at the types of the columns and at its room")
             except BaseException:
@@ -276,9 +276,7 @@ class MilvusSearcher:
             return getattr(self._client, method)(self.collection, *args, timeout=timeout, **more)
 
     def _read(self, method: str, *args: Any, **more: Any) -> list[Any]:
-        return list(
-            self._ask(method, *args, to="read: is the filter one it knows?", consistency_level="Strong", **more)
-        )
+        return list(self._ask(method, *args, to="read with this filter", consistency_level="Strong", **more))
 
     def _count(self, where: str) -> int:
         return int(self._read("query", where, ["count(*)"])[0]["count(*)"])
@@ -356,12 +354,14 @@ def _connected(uri: str) -> Any:
 @contextmanager
 def _told(to: str) -> Iterator[None]:
     """Turns errors of Milvus into one line without what it says: that may hold parts of a request."""
+    from grpc import RpcError  # type: ignore[import-untyped]
     from pymilvus import MilvusException
 
     try:
         yield
-    except MilvusException as error:
-        raise BackendError(f"Milvus could not {to} (its code {int(error.code)})") from None
+    except (MilvusException, RpcError) as error:
+        code = f"its code {int(error.code)}" if isinstance(error, MilvusException) else "the connection broke"
+        raise BackendError(f"Milvus could not {to} ({code})") from None
 
 
 def _plan(config: KindConfig, fetched: int = 0, *, most: bool = False) -> tuple[tuple[str, dict], dict[str, int]]:

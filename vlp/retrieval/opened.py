@@ -66,8 +66,7 @@ class Index:
     @property
     def default_kind(self) -> VectorKind:
         """The vectors that are searched unless others are named: of single images, else the first kind there is."""
-        kinds = [kind for kind, _ in self._snapshot.spaces]
-        return "view" if "view" in kinds or not kinds else kinds[0]
+        return self._snapshot.default_kind
 
     def __len__(self) -> int:
         """How many images the index holds."""

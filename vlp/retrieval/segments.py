@@ -212,11 +212,16 @@ def copy_segment(segment: Segment, target: Path, name: str) -> SegmentFacts:
 def synced(folder: Path) -> None:
     """Sees to it that everything in a folder is on the disk."""
     for path in (*folder.rglob("*"), folder):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        synced_entries(path)
+
+
+def synced_entries(path: Path) -> None:
+    """Sees to it that a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def sha256(path: Path) -> str:
@@ -265,7 +270,9 @@ def _linked(source: str, target: str) -> None:
 
 def _check(path: Path, sums: dict[str, str]) -> Path:
     if not path.is_file() or sha256(path) != sums.get(path.name):
-        raise DataError(f"{path}: missing or changed since the index was built; run vlp index build again")
+        raise DataError(
+            f"{path}: missing or changed since the index was built; open it again, or run vlp index build again"
+        )
     return path
 
 

@@ -68,6 +68,12 @@ class Snapshot:
             dict.fromkeys((space.kind, space.what) for segment in self.facts.segments for space in segment.spaces)
         )
 
+    @property
+    def default_kind(self) -> VectorKind:
+        """The vectors that are searched unless others are named: of single images, else the first kind there is."""
+        kinds = [kind for kind, _ in self.spaces]
+        return "view" if "view" in kinds or not kinds else kinds[0]
+
     def parts(self, kind: VectorKind, what: str | None = None) -> list[Part]:
         """Where the vectors of a kind are; without `what`, all of that kind.
 
@@ -190,7 +196,10 @@ def open_current(folder: Path, *, before: Snapshot | None = None) -> Snapshot:
     for attempt in range(_ATTEMPTS):
         facts = read_facts(folder)
         try:
-            return open_snapshot(folder, facts, before=before)
+            snapshot = open_snapshot(folder, facts, before=before)
+            if snapshot.spaces:
+                snapshot.parts(snapshot.default_kind)  # so that it can be searched whatever is written meanwhile
+            return snapshot
         except DataError:
             # A writer may have replaced the generation after it was read, and removed its files.
             if attempt == _ATTEMPTS - 1 or read_facts(folder) == facts:

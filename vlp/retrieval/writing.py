@@ -20,7 +20,7 @@ from vlp.config import Config
 from vlp.errors import DataError
 from vlp.log import get_logger
 from vlp.retrieval.facts import FILE_NAME, IndexFacts, read_facts
-from vlp.retrieval.segments import SEGMENTS, synced
+from vlp.retrieval.segments import SEGMENTS, synced_entries
 
 JOURNAL = "journal.jsonl"
 LOCK = ".lock"
@@ -100,7 +100,9 @@ class Writer:
     def commit(self, facts: IndexFacts, *, what: Operation, counts: Mapping[str, int]) -> None:
         """Makes this generation the one that counts, and removes what it does not name."""
         assert facts.generation == self.facts.generation + 1
-        synced(self.folder / SEGMENTS)
+        # What lies in a segment was brought to the disk when it was written; now the names.
+        for name in ("", *(segment.name for segment in facts.segments if segment.removed_file is not None)):
+            synced_entries(self.folder / SEGMENTS / name)
         write_facts(self.folder, facts)
         self._facts = facts
         append(self.folder, Write(generation=facts.generation, what=what, state="complete", counts=dict(counts)))
@@ -148,7 +150,7 @@ def write_facts(folder: Path, facts: IndexFacts) -> None:
         os.fchmod(file.fileno(), 0o644)
         os.fsync(file.fileno())
     os.replace(name, folder / FILE_NAME)
-    _synced_entries(folder)
+    synced_entries(folder)
 
 
 def append(folder: Path, line: Write) -> None:
@@ -190,11 +192,3 @@ def _lock(handle: int, folder: Path) -> None:
         if error.errno not in _NO_LOCKS:
             raise
         logger.warning("%s: this file system knows no locks; see to it that only one writes there", folder)
-
-
-def _synced_entries(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

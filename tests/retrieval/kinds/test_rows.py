@@ -24,7 +24,7 @@ def _rows(vectors: np.ndarray, ids: np.ndarray) -> Rows:
 @pytest.mark.parametrize("queries", [1, module._FEW_QUERIES, 40])
 @pytest.mark.parametrize("share", [None, 0.02, 0.6])
 def test_finds_what_sorting_everything_finds(drawn, is_nearest, monkeypatch, queries, share) -> None:
-    monkeypatch.setattr(module, "_BLOCK_ROWS", 128)
+    monkeypatch.setattr(module, "_BLOCK_NUMBERS", 128 * 32)
     vectors, ids = drawn(1000), np.random.default_rng(1).permutation(5000)[:1000]
     rows = _rows(vectors, ids)
     allowed = None if share is None else ids[np.random.default_rng(2).random(1000) < share]

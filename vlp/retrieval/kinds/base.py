@@ -115,7 +115,7 @@ class RowSearcher(ABC):
             # Whatever an index promised to leave out is left out here: faiss has returned rows it was told to exclude.
             known &= mask[np.where(known, rows, 0)]
         if not known.all():
-            rows = np.where(known, rows, -1)
+            scores, rows = np.where(known, scores, -1.0), np.where(known, rows, -1)
         # A missing row borrows the length of the last one: its score is not looked at.
         scores = np.clip(scores / self.rows.norms[rows], -1.0, 1.0)
         scores, rows = self.rows.ranked(scores, rows)

@@ -5,9 +5,10 @@ rows, and build anew from them.  The rows are numpy memory (often a file mapped 
 through a view, so nothing is held twice.
 """
 
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any
 
@@ -22,8 +23,8 @@ Mask = np.ndarray
 Found = tuple[Float32[np.ndarray, "q found"], Int64[np.ndarray, "q found"]]
 """Cosines, and rows or ids, of every query."""
 
-_BLOCK_ROWS = 16384
-"""Rows turned to float32 at once."""
+_BLOCK_NUMBERS = 1 << 24
+"""Numbers turned to float32 at once, 64 MB: faiss begins its search anew with every block."""
 _FEW_QUERIES = 8
 """Up to so many queries, reading float16 rows once for each beats turning them to float32 for all."""
 _SPARE = 6
@@ -189,23 +190,22 @@ class Rows:
     def blocks(self, picks: Int64[np.ndarray, " picked"] | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Start and float32 vectors of one block of rows after the other, of all or of the picked ones.
 
-        The memory is used again for the next block.
+        The memory is used again for the next block, and by the thread's next call.
         """
         total = self.count if picks is None else len(picks)
-        room = np.empty((min(_BLOCK_ROWS, total), self.dim), np.float32)
-        for start in range(0, total, _BLOCK_ROWS):
-            stop = min(start + _BLOCK_ROWS, total)
+        step = max(1, _BLOCK_NUMBERS // self.dim)
+        room = _room(min(step, total) * self.dim).reshape(-1, self.dim)
+        for start in range(0, total, step):
+            stop = min(start + step, total)
             block = room[: stop - start]
-
-            def fill(part: slice, start: int = start, block: np.ndarray = block) -> None:
-                first, last = start + part.start, start + part.stop
-                if picks is None:  # faiss turns float16 to float32 in two thirds of numpy's time
-                    self.quantizer(first, last).reconstruct_n(0, last - first, block[part])
-                else:
-                    block[part] = self._vectors[picks[first:last]]
-
-            _in_parts(fill, len(block))
+            if picks is None:
+                self.quantizer(start, stop).reconstruct_n(0, stop - start, block)  # quicker than numpy
+            else:
+                _in_parts(partial(self._gather, block, picks[start:stop]), len(block))
             yield start, block
+
+    def _gather(self, block: np.ndarray, picks: np.ndarray, part: slice) -> None:
+        block[part] = self._vectors[picks[part]]
 
     def _nearest(
         self, queries: np.ndarray, count: int, mask: Mask | None
@@ -237,22 +237,22 @@ class Rows:
     def _multiplied(self, queries: np.ndarray, count: int, picks: np.ndarray | None) -> Found:
         """By products of matrices, block by block."""
         faiss = load_faiss()
-        scores, rows = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        best = faiss.ResultHeap(len(queries), count, keep_max=True)
         for start, block in self.blocks(picks):
-            found = faiss.knn(queries, block, min(count, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-            scores, rows = _largest([scores, found[0]], [rows, found[1] + start], count)
-        return scores, rows if picks is None else picks[rows]
+            scores, rows = faiss.knn(queries, block, min(count, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+            best.add_result(scores, rows + start)
+        best.finalize()
+        return best.D, best.I if picks is None else picks[best.I]
 
     def _cosines(self, queries: np.ndarray, rows: np.ndarray) -> Float32[np.ndarray, "q count"]:
         """Of every query with its own rows: the same number for a pair, whatever else is asked at the same time."""
         scores = np.empty(rows.shape, np.float32)
-        view = self.quantizer()
         step = max(1, _RESCORED_NUMBERS // max(1, rows.shape[1] * self.dim))
 
         def fill(part: slice) -> None:
             for start in range(part.start, part.stop, step):
                 some = slice(start, min(start + step, part.stop))
-                vectors = view.reconstruct_batch(rows[some].ravel()).reshape(*rows[some].shape, self.dim)
+                vectors = self._vectors[rows[some]].astype(np.float32)
                 np.einsum("qkd,qd->qk", vectors, queries[some], out=scores[some])
 
         _in_parts(fill, len(queries))
@@ -277,6 +277,17 @@ class Rows:
         self._order, self._sorted = order, ids
         self._highest = int(self.ids.max()) if self.count else 0
         self._stretch = float(np.abs(self.norms - 1.0).max()) if self.count else 0.0
+
+
+_kept = threading.local()
+
+
+def _room(count: int) -> np.ndarray:
+    """Memory of a thread for so many numbers, kept for its next search: new memory costs as much as filling it."""
+    if getattr(_kept, "room", None) is None or len(_kept.room) < count:
+        _kept.room = np.empty(count, np.float32)
+    room: np.ndarray = _kept.room[:count]
+    return room
 
 
 def _grown(array: np.ndarray, used: int, room: int) -> np.ndarray:

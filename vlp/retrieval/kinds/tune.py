@@ -19,6 +19,12 @@ from vlp.retrieval.kinds.kind import HnswConfig, KindConfig, MeasuredRecall, che
 FEWEST_QUERIES = 20
 _RERANKS = {"ivf_fastscan": (4, 10, 20, 40), "ivf_sq8": (1, 2, 4)}
 _MOST_EFFORT = 2048
+_STRIDE = 6
+"""Steps of a ladder in which effort about doubles."""
+_NO_MORE = 1e-4
+"""Recall gained by twice the effort below which more effort is in vain."""
+_SURE = 2.0
+"""Standard errors that the recall of the choosing queries lies above the one asked for."""
 _TIMED = 3
 """Searches whose quickest counts."""
 
@@ -92,19 +98,39 @@ def _quickest(searcher: RowSearcher, queries: np.ndarray, truth: np.ndarray, rec
 def _lowest(
     searcher: RowSearcher, ladder: list[KindConfig], queries: np.ndarray, truth: np.ndarray, recall: float
 ) -> tuple[KindConfig, float]:
-    """The first step of a ladder, and its recall, that is enough: found by halving, since recall grows with effort."""
-    below, above = 0, len(ladder) - 1
-    share = _share(searcher, ladder[above], queries, truth)
-    if share < recall:
-        return ladder[above], share
-    while below < above:
+    """The first step of a ladder, and its recall, that is enough; else the last one that found more.
+
+    Effort about doubles until it is enough, then the steps between are halved: recall grows with effort, and the most
+    effort of a large index takes longer than all the rest.
+    """
+    last, most = -1, -1.0
+    for step in [*range(0, len(ladder) - 1, _STRIDE), len(ladder) - 1]:
+        share = _share(searcher, ladder[step], queries, truth)
+        if share >= recall:
+            return _between(searcher, ladder, (last, step), queries, truth, recall)
+        if share - most < _NO_MORE and most > 0.5:
+            break
+        last, most = step, max(most, share)
+    return ladder[last], most
+
+
+def _between(
+    searcher: RowSearcher,
+    ladder: list[KindConfig],
+    steps: tuple[int, int],
+    queries: np.ndarray,
+    truth: np.ndarray,
+    recall: float,
+) -> tuple[KindConfig, float]:
+    """The first step that is enough, where the lower one is not and the upper one is."""
+    below, above = steps
+    while above - below > 1:
         middle = (below + above) // 2
-        found = _share(searcher, ladder[middle], queries, truth)
-        if found >= recall:
-            above, share = middle, found
+        if _share(searcher, ladder[middle], queries, truth) >= recall:
+            above = middle
         else:
-            below = middle + 1
-    return ladder[above], share
+            below = middle
+    return ladder[above], recall
 
 
 def _ladders(searcher: RowSearcher, k: int) -> Iterator[list[KindConfig]]:
@@ -130,10 +156,10 @@ def _steps(least: int, most: int) -> list[int]:
 
 
 def _share(searcher: RowSearcher, config: KindConfig, queries: np.ndarray, truth: np.ndarray) -> float:
-    """Recall less its standard error: other queries should find as much, not only these."""
+    """Recall less its error: other queries should find as much, not only these."""
     searcher.config = config
     shares = _shares(searcher.search(queries, max(1, truth.shape[1]))[1], truth)
-    return float(shares.mean() - shares.std() / np.sqrt(len(shares)))
+    return float(shares.mean() - _SURE * shares.std() / np.sqrt(len(shares)))
 
 
 def _seconds(searcher: RowSearcher, config: KindConfig, queries: np.ndarray, k: int) -> float:

@@ -34,7 +34,12 @@ def test_facts_are_read_as_they_were_written(tmp_path: Path) -> None:
     [
         ('{"format": "vlp-index", "schema_version": 1}', "schema_version.*vlp index build again"),
         ("words", "not an index of this version"),
-        ('{"segments": [{"name": "../../etc"}]}', "segments.0.name"),
+        (
+            FACTS.model_dump_json().replace(
+                '"segments":[]', '"segments":[{"name":"../../etc","images":0,"spaces":[],"sha256":{}}]'
+            ),
+            "segments.0.name",
+        ),
     ],
 )
 def test_what_is_no_index_of_this_version_is_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -96,7 +96,7 @@ def test_what_is_no_filter_is_refused(text: str, message: str) -> None:
     [
         ("sight=north", "sight: nothing of this name.*did you mean site"),
         ("site=norh", "site=norh: no case here has it; did you mean north"),
-        ("finding=pnuemonia", "no case here has a label of it; did you mean pneumonia"),
+        ("finding=pneumonja", "no case here has a label of it; did you mean pneumonia"),
         ("finding=nodule", "no case here has a label of it; there are mass, pneumonia"),
         ("source=three", "source=three: no case here has it; .*one"),
         ("person=p", "person: nothing of this name"),

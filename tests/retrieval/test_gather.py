@@ -37,7 +37,8 @@ def test_a_store_gives_all_of_its_vectors_to_their_images(reader: ShardReader, t
     spaces = {(space.kind, space.what): space for space in content.spaces}
     assert sorted(spaces) == [("finding", "mass"), ("finding", "nodule"), ("global", ""), ("view", "")]
     by_view = embedded(engine, reader, reader.keys("test"))
-    order = {name: row for row, name in enumerate(zip(case_frame(by_view.cases)["key"], cases["image"], strict=False))}
+    places = case_frame(by_view.cases)
+    order = {name: row for row, name in enumerate(zip(places["key"], places["image"], strict=True))}
     view = spaces["view", ""]
     for vector, owner in zip(view.vectors, view.owners, strict=True):
         row = order[cases["key"].iloc[owner], cases["image"].iloc[owner]]

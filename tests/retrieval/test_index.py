@@ -9,7 +9,8 @@ from tests.inference.conftest import save_tiny
 from vlp.data import ShardReader
 from vlp.errors import BackendError, CheckpointError, DataError
 from vlp.inference.engine import load
-from vlp.retrieval import build, open_index
+from vlp.retrieval import build, from_store, merge, open_index
+from vlp.retrieval.store import embed
 
 
 def test_opens_as_it_was_built(engine, reader: ShardReader, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_the_best_of_all_parts_are_the_best_of_all(seed: int, parts: int, share:
     allowed = (rows >= 0) & ~out[rows]
     cosines = vectors[allowed] @ query / np.linalg.norm(vectors[allowed], axis=1)
     expected = np.sort(cosines)[::-1][:count]
-    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    np.testing.assert_allclose(scores, expected, atol=1e-3)  # of float16 vectors
     assert not out[found].any()
     assert (found >= 0).all()
 
@@ -61,7 +61,9 @@ def test_rows_reports_and_vectors_belong_together(folder: Path, engine, reader: 
         vector = snapshot.vector(row, "view")
         assert vector is not None
         np.testing.assert_allclose(vector, engine.embed([reader.image(key, image)])[0], atol=5e-4)
-    stored = {int(row): vector for rows, vectors in snapshot.stored("view") for row, vector in zip(rows, vectors)}
+    stored = {
+        int(row): vector for rows, vectors in snapshot.stored("view") for row, vector in zip(rows, vectors, strict=True)
+    }
     assert sorted(stored) == list(range(len(snapshot.cases)))
     assert snapshot.vector(0, "global") is None
 

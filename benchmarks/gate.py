@@ -158,8 +158,7 @@ def main() -> None:
     gate = fit_gate(engine, reader, split=options.fit) if options.gate is None else gates.load(options.gate)
     gate.refuse_other(engine)
     real = real_pictures(options.data, options.pictures)
-    absent = [kind for kind, pictures in real.items() if not pictures]
-    rows = []
+    rows, absent = [], []
     kinds = kinds_of(reader, split=options.split, real=real, per_kind=options.per_kind, most_films=options.films)
     for group, kind, make in log.progress(kinds, description="judging", unit="kinds"):
         pictures = make()

@@ -6,7 +6,8 @@ import pytest
 
 from tests.inference.conftest import save_tiny
 from tests.retrieval.conftest import make_study
-from vlp.cli.index import build
+from vlp.cli.embed import embed
+from vlp.cli.index import build, from_store
 from vlp.cli.index_search import search
 from vlp.data import open_shards
 from vlp.data.writer import ShardWriter
@@ -160,3 +161,18 @@ def test_neighbours_vote_and_are_quoted(folder: Path, capsys: pytest.CaptureFixt
     assert hits["draft"]["neighbours"] == 6
     search(folder / "index", key=key, vote=True, draft=True)
     assert "no probability of disease" in capsys.readouterr().out
+
+
+def test_a_similar_finding_by_any_of_its_names(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    embed(folder / "model", folder / "shards", tmp_path / "store", kinds="view,finding", findings="pleural effusion")
+    from_store(tmp_path / "store", tmp_path / "index")
+    capsys.readouterr()
+    key = open_shards(folder / "shards").keys("train")[0]
+    options = {"checkpoint": folder / "model", "shards": folder / "shards", "key": key, "k": 2}
+    hits = found(capsys, tmp_path / "index", like_finding="effusion", sheet=tmp_path / "sheet.png", **options)
+    assert hits["score"] == "cosine of finding and what is seen of pleural effusion"
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    with pytest.raises(DataError, match="no finding is called"):
+        search(tmp_path / "index", like_finding="efusionn", **options)

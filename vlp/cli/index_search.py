@@ -158,12 +158,13 @@ def _refuse_unclear(
 
 def _asked(
     folder: Path, *, checkpoint: Path | None, image: Path | None, shards: Path | None, filters: list[str],
-    box: str | None, device: str, **rest: Any,
+    box: str | None, finding: str | None, device: str, **rest: Any,
 ) -> _Asked:  # fmt: skip
     from vlp.data import open_shards
     from vlp.inference.engine import load
     from vlp.ingest import read_image
     from vlp.retrieval import Filter, open_index
+    from vlp.retrieval.query import finding_name
 
     opened = open_index(folder)
     return _Asked(
@@ -173,6 +174,7 @@ def _asked(
         engine=load(checkpoint, device=device) if checkpoint is not None else None,
         only=Filter.parse(*filters) if filters else None,
         box=_box(box) if box is not None else None,
+        finding=finding_name(finding) if finding is not None else None,
         **rest,
     )
 
@@ -189,8 +191,8 @@ def _write_sheet(path: Path, asked: _Asked, found: "Hits") -> None:
     from vlp.retrieval.sheet import write_sheet
 
     assert asked.reader is not None
-    remarks = _counts(found, asked)
-    write_sheet(path, asked.shown(), found, reader=asked.reader, engine=asked.engine, remarks=remarks)
+    # It counts those who were left out itself.
+    write_sheet(path, asked.shown(), found, reader=asked.reader, engine=asked.engine, remarks=_filtered(found, asked))
 
 
 def _evidence(hits: "Hits", *, vote: bool, draft: bool, k: int) -> dict[str, tuple[Any, str]]:
@@ -241,10 +243,14 @@ def _note(found: "Hits", asked: _Asked) -> str:
 
 def _counts(found: "Hits", asked: _Asked) -> list[str]:
     why = ", ".join(f"{count} {reason}" for reason, count in found.excluded_why.items())
-    lines = [f"{found.studies} studies searched, {found.excluded} left out{f' ({why})' if why else ''}."]
-    if asked.only is not None:
-        lines.append(f"Only {asked.only}: {found.filtered} other studies were not searched.")
-    return lines
+    searched = f"{found.studies} studies searched, {found.excluded} left out{f' ({why})' if why else ''}."
+    return [searched, *_filtered(found, asked)]
+
+
+def _filtered(found: "Hits", asked: _Asked) -> list[str]:
+    if asked.only is None:
+        return []
+    return [f"Only {asked.only}: {found.filtered} other studies were not searched."]
 
 
 def _opening(hit: "Hit") -> str:

@@ -102,6 +102,7 @@ class CaseFacts:
     def __init__(self, cases: pd.DataFrame) -> None:
         """Takes a table with the columns of `Index.cases`."""
         self.cases = cases
+        self._codes: dict[str, tuple[np.ndarray, list[str]]] = {}
 
     def holding(self, term: Term, certainty: Sequence[Certain] = ("present",)) -> Rows:
         """Rows of which a term holds; see `Filter.rows`."""
@@ -143,31 +144,30 @@ class CaseFacts:
 
     def _matching(self, term: Term) -> tuple[Rows, Rows]:
         """Rows that have a value, and rows whose value is one that is asked for."""
-        column = self._column(term.name)
-        known = ~pd.isna(column)
         if term.name == "age":
-            ages = column.astype(np.float64)
+            ages = self.cases["age"].to_numpy(np.float64)
             # Somebody of 60.5 years is 60 years old.
-            return known, _within(np.floor(ages), *(_number(edge) for edge in _edges(term)))
-        if not known.any():
+            return np.isfinite(ages), _within(np.floor(ages), _number(term.low), _number(term.high))
+        codes, names = self._coded(term.name)
+        known = codes >= 0
+        if not len(names):
             raise DataError(f"{term.name}: no case here has one; {_choice(term.name, self.names)}")
-        texts = np.where(known, column, "").astype(str)
         if term.name == "date":
-            low, high = _edges(term)
-            return known, _within_dates(texts, low, high)
+            return known, _among(codes, _within_dates(names, term.low, term.high))
         for value in term.values:
-            if value not in _FIXED.get(term.name, ()) and not (texts == value).any():
-                there = sorted(set(texts[known]))
-                raise DataError(f"{term.name}={_short(value)}: no case here has it; {_choice(value, there)}")
-        return known, np.isin(texts, term.values)
+            if value not in _FIXED.get(term.name, ()) and value not in names:
+                raise DataError(f"{term.name}={_short(value)}: no case here has it; {_choice(value, sorted(names))}")
+        return known, _among(codes, [name in term.values for name in names])
 
-    def _column(self, name: str) -> np.ndarray:
-        if name in (*_FIXED, *_OPEN):
-            column: np.ndarray = self.cases[name].to_numpy()
-            return column
-        if name not in self.groups:
-            raise DataError(f"{_short(name)}: nothing of this name is known of a case; {_choice(name, self.names)}")
-        return self.groups[name]
+    def _coded(self, name: str) -> tuple[np.ndarray, list[str]]:
+        """Number of every row's value, -1 where it has none, and the values."""
+        if name not in self._codes:
+            if name not in (*_FIXED, *_OPEN, *self.groups):
+                raise DataError(f"{_short(name)}: nothing of this name is known of a case; {_choice(name, self.names)}")
+            column = self.cases[name] if name in (*_FIXED, *_OPEN) else self.groups[name]
+            codes, names = pd.factorize(column)
+            self._codes[name] = codes, [str(value) for value in names]
+        return self._codes[name]
 
     @cached_property
     def _nowhere(self) -> Rows:
@@ -228,10 +228,6 @@ def _ranged(name: str, value: str, *, negated: bool) -> Term:
 _EXAMPLES = {"age": "40..60", "date": "2019-01..2020-06-30"}
 
 
-def _edges(term: Term) -> tuple[str | None, str | None]:
-    return term.low, term.high
-
-
 def _number(text: str | None) -> float | None:
     if text is None:
         return None
@@ -258,14 +254,15 @@ def _within(values: np.ndarray, low: float | None, high: float | None) -> Rows:
     return inside
 
 
-def _within_dates(texts: np.ndarray, low: str | None, high: str | None) -> Rows:
+def _within_dates(dates: Sequence[str], low: str | None, high: str | None) -> list[bool]:
     """By the alphabet, which is the order of dates; an end that is a month or a year includes all of it."""
-    inside = np.ones(len(texts), bool)
-    if low is not None:
-        inside &= texts >= low
-    if high is not None:
-        inside &= np.array([text[: len(high)] for text in texts], dtype=str) <= high
-    return inside
+    return [(low is None or date >= low) and (high is None or date[: len(high)] <= high) for date in dates]
+
+
+def _among(codes: np.ndarray, wanted: Sequence[bool]) -> Rows:
+    """Rows whose value is wanted; those without a value are not."""
+    found: Rows = np.array([*wanted, False])[codes]
+    return found
 
 
 def _choice(asked: str, known: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vlp.inference.engine import Engine, Looked
     from vlp.inference.picture import Picture
 
-__all__ = ["SAME_IMAGE", "by_image", "by_key", "by_text", "require_same_model", "vector_of"]
+__all__ = ["SAME_IMAGE", "by_image", "by_key", "by_text", "finding_name", "require_same_model", "vector_of"]
 
 Vector = Float[np.ndarray, " dim"]
 
@@ -189,7 +189,7 @@ def _asked(
 ) -> _Asked:
     _refuse_several(box=box, text=text, finding=finding)
     if finding is not None:
-        name = _finding(finding)
+        name = finding_name(finding)
         sentence = sentence_text(name, Certainty.PRESENT)
         return _of_finding(name, attended_vectors(engine, looked.features, [sentence])[0, 0])
     if box is not None:
@@ -213,7 +213,7 @@ def _stored(
     """The same by vectors that the index holds."""
     _refuse_several(box=None, text=text, finding=finding)
     if finding is not None:
-        name = _finding(finding)
+        name = finding_name(finding)
         index.snapshot.parts("finding", name)  # refuses a finding that the index has no vectors of
         return _of_finding(name, index.vector(key, image, kind="finding", what=name))
     if text is not None and engine is None:
@@ -272,7 +272,12 @@ def _found(
     return replace(found, query=asked.query, with_what=asked.with_what, weights=asked.weights, hits=marked)
 
 
-def _finding(name: str) -> str:
+def finding_name(name: str) -> str:
+    """The one name of a finding, for any known spelling.
+
+    Raises:
+        DataError: if nobody knows it.
+    """
     known = canonical(name)
     if known is None:
         raise DataError(f"no finding is called {name[:60]!r}; vlp prompts list shows those that are known")

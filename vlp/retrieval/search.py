@@ -137,20 +137,22 @@ class LeftOut:
 
     def counted(self, studies: StudyCodes) -> tuple[int, dict[Reason, int], int]:
         """Studies that could be found; those that each reason leaves out; those beyond that the filter does."""
-        rows = np.zeros(len(studies.codes), bool) if self.missing is None else self.missing.copy()
-        gone = nowhere = studies.whole(rows)
-        why: dict[Reason, int] = {}
-        for reason, mask in self.reasons.items():
-            rows = rows | mask
-            more = studies.whole(rows) & ~gone
-            gone = gone | more
-            if more.any():
-                why[reason] = int(more.sum())
-        filtered = 0
-        if self.filtered is not None:
-            filtered = int((studies.whole(rows | self.filtered) & ~gone).sum())
-        left = len(studies.sizes) - int(nowhere.sum()) - sum(why.values()) - filtered
-        return left, why, filtered
+        rows = np.zeros(len(studies.codes), bool)
+        gone = 0
+
+        def more(mask: Rows | None) -> int:
+            """Studies that these rows leave out beyond those that are out already."""
+            nonlocal rows, gone
+            if mask is None or not mask.any():
+                return 0
+            before, rows = gone, rows | mask
+            gone = int(studies.whole(rows).sum())
+            return gone - before
+
+        more(self.missing)
+        counts = {reason: more(mask) for reason, mask in self.reasons.items()}
+        filtered = more(self.filtered)
+        return len(studies.sizes) - gone, {reason: count for reason, count in counts.items() if count}, filtered
 
     def _masks(self) -> Iterator[Rows]:
         yield from self.reasons.values()
@@ -181,12 +183,11 @@ def find(
     """
     studies = studies or StudyCodes.of(cases)
     out = left_out.rows(len(cases))
-    keys, images = cases["key"].to_numpy(), cases["image"].to_numpy()
     count = max(4 * k, 16)
     while True:
         scores, rows = nearest(vector, count)
         scores, rows = scores[rows >= 0].astype(np.float64), rows[rows >= 0]
-        best = _best_views(scores, rows, keys, images, out)
+        best = _best_views(scores, rows, cases, out)
         complete = len(best) >= k and round(float(scores[-1]), _DECIMALS) < best[k - 1][0]
         if complete or len(rows) < count:
             break
@@ -202,18 +203,15 @@ def find(
     )
 
 
-def _best_views(
-    scores: np.ndarray, rows: np.ndarray, keys: np.ndarray, images: np.ndarray, excluded: np.ndarray
-) -> list[tuple[float, int]]:
+def _best_views(scores: np.ndarray, rows: np.ndarray, cases: pd.DataFrame, excluded: Rows) -> list[tuple[float, int]]:
     """(rounded score, row) of each study's best view, in the stated order."""
-    ordered = sorted(
-        ((round(float(score), _DECIMALS), int(row)) for score, row in zip(scores, rows, strict=True)),
-        key=lambda found: (-found[0], keys[found[1]], images[found[1]]),
-    )
+    places = zip(cases["key"].iloc[rows], cases["image"].iloc[rows], strict=True)
+    found = ((round(float(score), _DECIMALS), key, image, int(row))
+             for score, row, (key, image) in zip(scores, rows, places, strict=True))  # fmt: skip
     best: dict[str, tuple[float, int]] = {}
-    for score, row in ordered:
+    for score, key, _, row in sorted(found, key=lambda one: (-one[0], one[1], one[2])):
         if not excluded[row]:
-            best.setdefault(keys[row], (score, row))
+            best.setdefault(key, (score, row))
     return list(best.values())
 
 

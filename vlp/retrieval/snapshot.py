@@ -48,6 +48,7 @@ class Snapshot:
         self.case_facts = CaseFacts(self.cases)
         self._starts = np.cumsum([0, *(int(segment.alive.sum()) for segment in segments)])
         self._parts: dict[tuple[VectorKind, str | None], list[Part]] = {}
+        self._missing: dict[tuple[VectorKind, str | None], np.ndarray | None] = {}
 
     def served(self, kind: VectorKind, part: Part) -> "Snapshot":
         """The same, with the vectors of a kind found by something else."""
@@ -98,10 +99,12 @@ class Snapshot:
 
     def missing(self, kind: VectorKind, what: str | None = None) -> Bool[np.ndarray, " row"] | None:
         """Rows of the cases that have no vector of a kind; None if all have one."""
-        there = np.zeros(len(self.cases), bool)
-        for part in self.parts(kind, what):
-            there[part.rows[part.rows >= 0]] = True
-        return None if there.all() else ~there
+        if (kind, what) not in self._missing:
+            there = np.zeros(len(self.cases), bool)
+            for part in self.parts(kind, what):
+                there[part.rows[part.rows >= 0]] = True
+            self._missing[kind, what] = None if there.all() else ~there
+        return self._missing[kind, what]
 
     def nearest(self, kind: VectorKind, what: str | None, *, out: Bool[np.ndarray, " row"]) -> Nearest:
         """The way to the nearest vectors of a kind whose rows are not `out`."""

@@ -107,7 +107,7 @@ class Segment:
             removed = _array(_check(folder / facts.removed_file, facts.sha256), facts.removed, below=facts.images)
             self.alive[removed] = False
         # Kept open: the file may be removed by a later generation while this one is in use.
-        self._reports = pyarrow.parquet.ParquetFile(folder / _REPORTS)
+        self._reports = _opened(folder / _REPORTS)
         self._open: dict[str, tuple[RowSearcher, np.ndarray]] = {}
 
     def space(self, facts: SpaceFacts) -> tuple[RowSearcher, Int[np.ndarray, " vector"]]:
@@ -269,11 +269,26 @@ def _linked(source: str, target: str) -> None:
 
 
 def _check(path: Path, sums: dict[str, str]) -> Path:
-    if not path.is_file() or sha256(path) != sums.get(path.name):
-        raise DataError(
-            f"{path}: missing or changed since the index was built; open it again, or run vlp index build again"
-        )
-    return path
+    # A writer may remove a file of an older generation between any two looks at it.
+    try:
+        if sha256(path) == sums.get(path.name):
+            return path
+    except OSError:
+        pass
+    raise _changed(path)
+
+
+def _changed(path: Path) -> DataError:
+    return DataError(
+        f"{path}: missing or changed since the index was built; open it again, or run vlp index build again"
+    )
+
+
+def _opened(path: Path) -> Any:
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (OSError, pa.ArrowException):
+        raise _changed(path) from None
 
 
 def _table(path: Path, rows: int, schema: Any) -> Any:

@@ -4,8 +4,6 @@ The journal lies beside the folder in which shards grow.  A shard counts as made
 that a crash cut off is dropped.  Whoever holds the journal open holds its lock, so no folder has two writers.
 """
 
-import errno
-import fcntl
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -18,11 +16,11 @@ from pydantic import Field, ValidationError
 from vlp import log
 from vlp.config import Config
 from vlp.data.counts import Counts
+from vlp.data.locks import take_lock
 from vlp.data.manifest import Shard
 from vlp.errors import DataError
 
 _MAX_SHOWN = 3
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _logger = log.get_logger(__name__)
 
 
@@ -172,15 +170,14 @@ def _locked(path: Path) -> IO[bytes]:
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not take_lock(file):
+                _logger.warning("%s: this file system knows no locks; see to it that only one build runs", path.parent)
         except BlockingIOError:
             file.close()
             raise DataError(f"{path.parent}: another process is writing these shards; wait for it") from None
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                file.close()
-                raise
-            _logger.warning("%s: this file system knows no locks; see to it that only one build runs", path.parent)
+        except OSError:
+            file.close()
+            raise
         try:
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 return file

@@ -4,8 +4,6 @@ Killed at any moment it leaves the index as it was, or as it was to become.  The
 half-made and says what was broken off.
 """
 
-import errno
-import fcntl
 import os
 import shutil
 import tempfile
@@ -17,6 +15,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from vlp.config import Config
+from vlp.data.locks import take_lock
 from vlp.errors import DataError
 from vlp.log import get_logger
 from vlp.retrieval.facts import FILE_NAME, IndexFacts, read_facts
@@ -25,8 +24,6 @@ from vlp.retrieval.segments import SEGMENTS, synced_entries
 JOURNAL = "journal.jsonl"
 LOCK = ".lock"
 _PARTIAL = ".partial-"
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
-"""What file systems without locks answer."""
 
 Operation = Literal["build", "add", "update", "remove", "compact", "merge"]
 
@@ -185,10 +182,7 @@ def read_journal(folder: Path) -> list[Write]:
 
 def _lock(handle: int, folder: Path) -> None:
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not take_lock(handle):
+            logger.warning("%s: this file system knows no locks; see to it that only one writes there", folder)
     except BlockingIOError:
         raise DataError(f"{folder}: another process is writing this index; wait for it") from None
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        logger.warning("%s: this file system knows no locks; see to it that only one writes there", folder)

@@ -129,7 +129,7 @@ def test_a_file_system_without_locks_is_a_warning(
     def unknown(handle: int, operation: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("vlp.train.saving.lock.fcntl.flock", unknown)
+    monkeypatch.setattr("vlp.data.locks.fcntl.flock", unknown)
     with RunLock(tmp_path):
         pass
     assert len(said) == 1
@@ -140,7 +140,7 @@ def test_a_lock_that_fails_is_one_plain_line(tmp_path: Path, monkeypatch: pytest
     def broken(handle: int, operation: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("vlp.train.saving.lock.fcntl.flock", broken)
+    monkeypatch.setattr("vlp.data.locks.fcntl.flock", broken)
     assert "cannot be locked: Input/output error" in refused(tmp_path)
 
 

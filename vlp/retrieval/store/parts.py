@@ -7,7 +7,6 @@
 Rows lie kind after kind.  Files are untrusted: nothing is read whose checksum is not the stated one.
 """
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from jaxtyping import Float16
 from pydantic import Field, ValidationError
 
 from vlp.config import Config
+from vlp.data.locks import take_lock
 from vlp.data.schema import Count
 from vlp.errors import DataError
 from vlp.log import get_logger
@@ -187,13 +187,13 @@ def held(folder: Path, name: str) -> Iterator[None]:
         raise DataError(f"{folder}: cannot write vectors: {error.strerror}") from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not take_lock(file):
+                _logger.warning("%s: this file system knows no locks; see to it that no part is made twice", folder)
             free = os.path.samestat(path.stat(), os.fstat(file.fileno()))
         except (BlockingIOError, FileNotFoundError):  # not found: whoever held it has just finished
             free = False
-        except OSError:
-            _logger.warning("%s: this file system knows no locks; see to it that no part is made twice", folder)
-            free = True
+        except OSError as error:
+            raise DataError(f"{folder}: cannot lock the part: {error.strerror}") from None
         if not free:
             raise DataError(f"{folder}: another process is embedding the same shard; wait for it")
         yield

@@ -1,7 +1,5 @@
 """One run folder, one run: a job that was started twice must not write over itself."""
 
-import errno
-import fcntl
 import json
 import os
 import socket
@@ -12,11 +10,10 @@ from types import TracebackType
 from typing import Any
 
 from vlp import log
+from vlp.data.locks import take_lock
 from vlp.errors import DataError
 
 LOCK_NAME = ".lock"
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EINVAL)
-"""What file systems without locks answer."""
 _ASK_EVERY_S = 0.25
 
 _logger = log.get_logger(__name__)
@@ -89,7 +86,11 @@ class RunLock:
         until = time.monotonic() + self._patience_s
         while True:
             try:
-                return fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not take_lock(handle):
+                    _logger.warning(
+                        "%s: this file system knows no locks; see to it that only one run writes there", self._folder
+                    )
+                return
             except BlockingIOError:
                 holder = _holder(handle)
                 if not _of_this_job(holder) or time.monotonic() >= until:
@@ -98,11 +99,7 @@ class RunLock:
                         "name another output"
                     ) from None
             except OSError as error:
-                if error.errno not in _NO_LOCKS:
-                    raise DataError(f"{self._folder}: the run cannot be locked: {error.strerror}") from None
-                return _logger.warning(
-                    "%s: this file system knows no locks; see to it that only one run writes there", self._folder
-                )
+                raise DataError(f"{self._folder}: the run cannot be locked: {error.strerror}") from None
             time.sleep(_ASK_EVERY_S)
 
     def _close(self) -> None:

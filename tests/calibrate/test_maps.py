@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from vlp.calibrate.maps import THRESHOLDS, Curves, Prompted, region_mask
-from vlp.errors import DataError
+from vlp.calibrate.maps import Curves, Prompted
 from vlp.inference.lungs import ANATOMY
-from vlp.metrics.segmentation import dice
+from vlp.metrics.segmentation import COSINES, dice
 from vlp.prompts.descriptors import load_descriptors
-from vlp.records import Mask, Region
+from vlp.records import Region
 from vlp.tensors import ImageFeatures, Placement
 
 GRID, SIDE = 8, 32
@@ -54,19 +53,11 @@ def test_the_threshold_is_the_one_with_the_best_mean_dice() -> None:
         pairs.append((PLACEMENT.map_to_original(values), truth))
     found = curves.thresholds()
     assert set(found) == {"mass"}
-    means = [np.mean([dice(values >= cosine, truth) for values, truth in pairs]) for cosine in THRESHOLDS]
+    means = [np.mean([dice(values >= cosine, truth) for values, truth in pairs]) for cosine in COSINES]
     assert found["mass"].dice == pytest.approx(max(means))
     assert np.mean([dice(v >= found["mass"].threshold, t) for v, t in pairs]) == pytest.approx(max(means))
     assert (found["mass"].images, found["mass"].texts) == (4, ("There is a mass.",))
     assert 0.0 < found["mass"].threshold < 0.7
-
-
-def test_the_highest_of_a_findings_maps_and_the_mean_of_a_body_parts() -> None:
-    left, right = grid(0.6, slice(0, 4), slice(0, 4)), grid(0.4, slice(4, 8), slice(4, 8))
-    prompted = Prompted(texts={"mass": ("a", "b"), "lungs": ("a", "b")})
-    engine: Any = Drawn({"a": left, "b": right})
-    assert np.array_equal(prompted.map(engine, FEATURES, "mass")[0], np.maximum(left, right))
-    assert prompted.map(engine, FEATURES, "lungs")[0] == pytest.approx((left + right) / 2)
 
 
 def test_what_has_no_sentence_is_not_looked_for() -> None:
@@ -84,16 +75,3 @@ def test_a_finding_of_a_persons_own_file_has_no_sided_template() -> None:
         findings=("tin soldier",), of=lambda name, prompts: (SimpleNamespace(positive="There is a tin soldier."),)
     )
     assert Prompted.of(("tin soldier",), own, sides=True).texts["tin soldier"] == ("There is a tin soldier.",)
-
-
-def test_masks_and_boxes_unite_and_points_have_no_extent() -> None:
-    mask = np.zeros((6, 8), dtype=bool)
-    mask[0, 0] = True
-    regions = [region("mass", Mask.encode(mask)), region("mass", (2.0, 3.0, 4.0, 5.0)), region("mass", (7.0, 5.0))]
-    union = region_mask(regions, (6, 8))
-    assert union is not None
-    assert [tuple(place) for place in np.argwhere(union)] == [(0, 0), (3, 2), (3, 3), (4, 2), (4, 3)]
-    assert region_mask([region("mass", (7.0, 5.0))], (6, 8)) is None
-    assert region_mask([], (6, 8)) is None
-    with pytest.raises(DataError, match="on an image of"):
-        region_mask(regions, (8, 6))

@@ -7,7 +7,6 @@ from vlp.config import validate
 from vlp.errors import DataError
 from vlp.evaluate.config import EvaluateConfig
 from vlp.evaluate.grounding import (
-    THRESHOLDS,
     estimate,
     estimate_regions,
     focal_findings,
@@ -16,7 +15,7 @@ from vlp.evaluate.grounding import (
     thresholds,
     true_mask,
 )
-from vlp.metrics.segmentation import dice
+from vlp.metrics.segmentation import COSINES, dice
 from vlp.records import Mask, Region
 
 
@@ -117,8 +116,8 @@ def test_all_misses_still_leave_a_width() -> None:
 
 
 def test_thresholds_cover_all_cosines() -> None:
-    assert (THRESHOLDS[0], THRESHOLDS[-1]) == (-1.0, 1.0)
-    assert np.diff(THRESHOLDS) == pytest.approx(0.01)
+    assert (COSINES[0], COSINES[-1]) == (-1.0, 1.0)
+    assert np.diff(COSINES) == pytest.approx(0.01)
 
 
 def placed(truth: np.ndarray, **changes: Any) -> dict[str, Any]:

@@ -252,6 +252,19 @@ def test_the_gate_of_a_checkpoint_is_found_beside_it(tmp_path: Path) -> None:
     assert gates.find(tmp_path) == path
 
 
+def test_what_lies_two_folders_above_a_folder_that_is_no_checkpoint_is_not_its_own(tmp_path: Path, monkeypatch) -> None:
+    gates.save(made(6), tmp_path / "calibration" / gates.FILE_NAME)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    assert gates.find(tmp_path / "models" / "mine") is None
+    monkeypatch.chdir(tmp_path)
+    assert gates.find(Path("mine")) is None
+
+
+def test_inputs_of_another_version_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="vlp calibrate again"):
+        made(6).raw(np.zeros((2, 7)))
+
+
 def test_every_reason_has_words_and_a_verdict_is_plain_json() -> None:
     for reason in gates.MEANING:
         one = Verdict(accepted=False, reason=reason, score=1.0, scores={reason: 1.0})

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score, jaccard_score
 
+from vlp.errors import DataError
 from vlp.metrics.segmentation import (
     best_threshold,
     box_mask,
@@ -15,7 +16,9 @@ from vlp.metrics.segmentation import (
     overlaps,
     peak,
     pointing_hit,
+    region_mask,
 )
+from vlp.records import Mask, Region
 
 masks = arrays(bool, (4, 5))
 
@@ -86,3 +89,19 @@ def test_box_mask_has_exclusive_far_edges_and_is_cut_to_the_image() -> None:
     assert mask.tolist() == [[False, True, True, False], [False, True, True, False], [False] * 4]
     assert box_mask((-5.0, -5.0, 99.0, 99.0), rows=2, columns=2).all()
     assert not box_mask((1.2, 1.2, 1.4, 1.4), rows=3, columns=3).any()
+
+
+def test_masks_and_boxes_unite_and_points_have_no_extent() -> None:
+    mask = np.zeros((6, 8), dtype=bool)
+    mask[0, 0] = True
+    drawn, box, point = (
+        Region(finding="mass", image="i", geometry=geometry)
+        for geometry in (Mask.encode(mask), (2.0, 3.0, 4.0, 5.0), (7.0, 5.0))
+    )
+    union = region_mask([drawn, box, point], rows=6, columns=8)
+    assert union is not None
+    assert [tuple(place) for place in np.argwhere(union)] == [(0, 0), (3, 2), (3, 3), (4, 2), (4, 3)]
+    assert region_mask([point], rows=6, columns=8) is None
+    assert region_mask([], rows=6, columns=8) is None
+    with pytest.raises(DataError, match="on an image of"):
+        region_mask([drawn], rows=8, columns=6)

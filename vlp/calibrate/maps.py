@@ -5,22 +5,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
 
-from vlp.errors import DataError
 from vlp.inference.calibration import MapThreshold
 from vlp.inference.lungs import ANATOMY
-from vlp.metrics.segmentation import best_threshold, box_mask, dice_from_counts, overlaps
-from vlp.records import Certainty, Mask, Region
-from vlp.reports.findings import VOCABULARY, sentence_text
+from vlp.inference.region_maps import region_map, region_texts
+from vlp.metrics.segmentation import COSINES, best_threshold, dice_from_counts, overlaps, region_mask
+from vlp.records import Region
 
 if TYPE_CHECKING:
     from vlp.inference.engine import Engine
     from vlp.prompts.descriptors import DescriptorSet
     from vlp.tensors import ImageFeatures, Placement
-
-THRESHOLDS: Float[np.ndarray, " threshold"] = np.arange(-100, 101) / 100.0
-"""Cosines that are tried: those that evaluation measures masks at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,16 +34,8 @@ class Prompted:
                 texts[name] = ANATOMY[name]
             elif name in descriptors.findings:
                 named = descriptors.of(name, prompts="finding")[0].positive
-                texts[name] = tuple(dict.fromkeys((named, *(_sided(name) if sides else ()))))
+                texts[name] = region_texts(name, named, sides=sides)
         return cls(texts=texts)
-
-    def map(
-        self, engine: "Engine", features: "ImageFeatures", name: str
-    ) -> Float[np.ndarray, "image grid_rows grid_columns"]:
-        """On every image, patch by patch, the highest of a finding's sentences, the mean of a body part's."""
-        values = engine.maps_of(self.texts[name], features)
-        joined: np.ndarray = values.mean(axis=0) if name in ANATOMY else values.max(axis=0)
-        return joined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +60,11 @@ class Curves:
             DataError: for a region that does not fit the image.
         """
         for name in self.prompted.texts:
-            truth = region_mask([region for region in regions if region.finding == name], placement.original)
+            rows, columns = placement.original
+            truth = region_mask((one for one in regions if one.finding == name), rows=rows, columns=columns)
             if truth is not None:
-                values = placement.map_to_original(self.prompted.map(engine, features, name)[0])
-                counts = overlaps(values, truth, THRESHOLDS)
+                values = placement.map_to_original(region_map(engine, features, name, self.prompted.texts[name])[0])
+                counts = overlaps(values, truth, COSINES)
                 self.found.setdefault(name, []).append(dice_from_counts(*counts))
 
     def thresholds(self) -> dict[str, MapThreshold]:
@@ -84,8 +72,8 @@ class Curves:
         chosen = {}
         for name, curves in sorted(self.found.items()):
             table = np.array(curves)
-            threshold = best_threshold(table, THRESHOLDS)
-            at = int(np.argmin(np.abs(THRESHOLDS - threshold)))
+            threshold = best_threshold(table, COSINES)
+            at = int(np.argmin(np.abs(COSINES - threshold)))
             chosen[name] = MapThreshold(
                 threshold=threshold,
                 texts=self.prompted.texts[name],
@@ -93,28 +81,3 @@ class Curves:
                 images=len(table),
             )
         return chosen
-
-
-def _sided(finding: str) -> tuple[str, ...]:
-    if finding not in VOCABULARY:  # a descriptor file may bring findings that no template knows
-        return ()
-    return tuple(sentence_text(finding, Certainty.PRESENT, location=side) for side in ("left", "right"))
-
-
-def region_mask(regions: Sequence[Region], shape: tuple[int, int]) -> Bool[np.ndarray, "rows columns"] | None:
-    """The union of boxes and masks on an image of `shape`; None where nothing has an extent.
-
-    Raises:
-        DataError: if a mask has another size than the image.
-    """
-    union = np.zeros(shape, dtype=bool)
-    for region in regions:
-        if isinstance(region.geometry, Mask):
-            pixels = region.geometry.decode()
-            if pixels.shape != shape:
-                raise DataError(f"a region's mask is {pixels.shape} pixels on an image of {shape}; ingest it again")
-            union |= pixels
-        elif region.kind == "box":
-            x0, y0, x1, y1 = region.geometry  # type: ignore[misc]  # a box has four
-            union |= box_mask((x0, y0, x1, y1), rows=shape[0], columns=shape[1])
-    return union if union.any() else None

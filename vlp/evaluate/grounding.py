@@ -18,12 +18,18 @@ from vlp.evaluate.results import MACRO, MACRO_LARGE, Result, result
 from vlp.metrics.bootstrap import Resamples, Sampled, macro_estimate, weighted_mean
 from vlp.metrics.estimate import Estimate
 from vlp.metrics.proportion import wilson
-from vlp.metrics.segmentation import best_threshold, box_mask, dice_from_counts, iou_from_counts, overlaps, peak
-from vlp.records import Mask, Region
+from vlp.metrics.segmentation import (
+    COSINES,
+    best_threshold,
+    dice_from_counts,
+    iou_from_counts,
+    overlaps,
+    peak,
+    region_mask,
+)
+from vlp.records import Region
 
 TASK = "grounding"
-THRESHOLDS: Float[np.ndarray, " threshold"] = np.arange(-100, 101) / 100.0
-"""Cosines at which masks are measured."""
 LARGE_SHARE = 0.02
 """Median share of its image from which a finding's region counts as large."""
 _MEASURES = ("pointing_game", "pointing_game_random", "dice", "iou")
@@ -37,24 +43,13 @@ def true_mask(
     Raises:
         DataError: if a mask has another size than the image.
     """
-    union = None
-    for region in regions:
-        if (region.finding, region.image) != (finding, image) or region.kind == "point":
-            continue
-        if isinstance(region.geometry, Mask):
-            pixels = region.geometry.decode()
-            if pixels.shape != (rows, columns):
-                raise DataError(f"a true mask is {pixels.shape} pixels on an image of {(rows, columns)}")
-        else:
-            assert len(region.geometry) == 4
-            pixels = box_mask(region.geometry, rows=rows, columns=columns)
-        union = pixels if union is None else union | pixels
-    return union if union is not None and union.any() else None
+    own = (region for region in regions if (region.finding, region.image) == (finding, image))
+    return region_mask(own, rows=rows, columns=columns)
 
 
 def measure(values: Float[np.ndarray, "rows columns"], truth: Bool[np.ndarray, "rows columns"]) -> dict[str, Any]:
     """The columns of a prediction row that come from one map (NaN: never seen) and the region it should find."""
-    counts = overlaps(values, truth, THRESHOLDS)
+    counts = overlaps(values, truth, COSINES)
     point = peak(values)
     return {
         "rows": values.shape[0],
@@ -116,7 +111,7 @@ def chosen_thresholds(rows: Sequence[Mapping[str, Any]], config: EvaluateConfig)
     found = {}
     for finding in sorted({row["finding"] for row in chosen_on}):
         curves = [_curve(row) for row in chosen_on if row["finding"] == finding]
-        found[finding] = best_threshold(np.array(curves), THRESHOLDS)
+        found[finding] = best_threshold(np.array(curves), COSINES)
     return found
 
 
@@ -269,7 +264,7 @@ def _value(metric: str, row: Mapping[str, Any], threshold: float | None) -> floa
     if metric == "pointing_game_random":
         return row["truth_px"] / row["valid_px"] if row["valid_px"] else 0.0
     assert threshold is not None
-    index = int(np.argmin(np.abs(THRESHOLDS - threshold)))
+    index = int(np.argmin(np.abs(COSINES - threshold)))
     from_counts = dice_from_counts if metric == "dice" else iou_from_counts
     value = from_counts(np.array([row["predicted_px"][index]]), np.array([row["shared_px"][index]]), row["truth_px"])
     return float(np.nan_to_num(value[0]))

@@ -12,9 +12,9 @@ from vlp.errors import DataError
 from vlp.evaluate.config import EvaluateConfig
 from vlp.evaluate.predictions import Provenance
 from vlp.inference.lungs import ANATOMY
+from vlp.inference.region_maps import region_map, region_texts
 from vlp.prompts.descriptors import DescriptorSet
 from vlp.records import Certainty
-from vlp.reports.findings import sentence_text
 
 if TYPE_CHECKING:
     from vlp.evaluate.prior import Priors
@@ -51,16 +51,11 @@ class Questions:
         if name in self.anatomy:
             return ANATOMY[name]
         named = self.descriptors.of(name, prompts="finding")[0].positive
-        if not self.sides:
-            return (named,)
-        sided = (sentence_text(name, Certainty.PRESENT, location=side) for side in ("left", "right"))
-        return tuple(dict.fromkeys((named, *sided)))
+        return region_texts(name, named, sides=self.sides)
 
     def maps(self, engine: "Engine", features: "ImageFeatures", name: str) -> Float[np.ndarray, "image rows columns"]:
         """The map on every image: patch by patch the highest of a finding's sentences, the mean of an anatomy's."""
-        values = engine.maps_of(self.texts(name), features)
-        joined: np.ndarray = values.mean(axis=0) if name in self.anatomy else values.max(axis=0)
-        return joined
+        return region_map(engine, features, name, self.texts(name))
 
 
 def resolve_findings(reader: ShardReader, config: EvaluateConfig, descriptors: DescriptorSet) -> tuple[str, ...]:

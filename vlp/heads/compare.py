@@ -12,19 +12,18 @@ import numpy as np
 from jaxtyping import Float
 
 from vlp.data.reader import ShardReader
-from vlp.evaluate import grounding
 from vlp.evaluate.results import MACRO, Result, result
 from vlp.heads.head import Head
 from vlp.heads.targets import Item, read_items
+from vlp.inference.region_maps import region_map, region_texts
 from vlp.log import progress
 from vlp.metrics.bootstrap import Resamples, Sampled, macro_estimate, weighted_mean
-from vlp.metrics.segmentation import best_threshold, dice_from_counts, overlaps
-from vlp.records import Certainty, Split
-from vlp.reports.findings import VOCABULARY, sentence_text
+from vlp.metrics.segmentation import COSINES, best_threshold, dice_from_counts, overlaps
+from vlp.records import Split
 
 TASK = "segmentation"
 HEAD, MAP = "head", "zero_shot"
-GRIDS: Mapping[str, Float[np.ndarray, " threshold"]] = {HEAD: np.arange(1, 100) / 100.0, MAP: grounding.THRESHOLDS}
+GRIDS: Mapping[str, Float[np.ndarray, " threshold"]] = {HEAD: np.arange(1, 100) / 100.0, MAP: COSINES}
 """Values at which masks are measured: probabilities of the head, cosines of the map."""
 MapPrompts = Literal["finding", "sides"]
 Row = dict[str, Any]
@@ -171,13 +170,8 @@ def _groups(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
 
 def _texts(head: Head, prompts: MapPrompts) -> list[tuple[str, ...]]:
     """Per class the sentences whose maps, the highest at every patch, are the zero-shot answer."""
-    asked = []
-    for name, prompt in zip(head.classes, head.card.prompts, strict=True):
-        sided: list[str] = []
-        if prompts == "sides" and name in VOCABULARY:
-            sided = [sentence_text(name, Certainty.PRESENT, location=side) for side in ("left", "right")]
-        asked.append(tuple(dict.fromkeys((prompt, *sided))))
-    return asked
+    named = zip(head.classes, head.card.prompts, strict=True)
+    return [region_texts(name, prompt, sides=prompts == "sides") for name, prompt in named]
 
 
 def _compared(
@@ -186,7 +180,8 @@ def _compared(
     seen = [head.engine.see(reader, item.key, item.index) for item in items]
     features = head.engine.features(seen)[0]
     own = head.on_grid(seen, head.classes)
-    cosines = [head.engine.maps_of(texts, features).max(axis=0) for texts in _texts(head, map_prompts)]
+    asked = zip(head.classes, _texts(head, map_prompts), strict=True)
+    cosines = [region_map(head.engine, features, name, texts) for name, texts in asked]
     rows = []
     for place, (item, image) in enumerate(zip(items, seen, strict=True)):
         for column, name in enumerate(head.classes):

@@ -21,6 +21,7 @@ from scipy.stats import rankdata
 
 from vlp.data.transforms import SeenImage
 from vlp.errors import CheckpointError, DataError
+from vlp.inference.calibration import folder_of
 
 if TYPE_CHECKING:
     from vlp.inference.engine import Engine, Looked
@@ -255,6 +256,8 @@ class Gate:
 
         Of a reason, the log odds of all its kinds of pictures together against good films; of a distance, its log.
         """
+        if values.shape[1] != len(self.centre):
+            raise CheckpointError("the gate was fitted by another version of vlp; run vlp calibrate again")
         components = ((values - self.centre) / self.scale) @ self.basis.T
         logits = components @ self.weights.T + self.bias
         of_kind = np.array(self.reasons)
@@ -324,11 +327,8 @@ def _plain(value: Any) -> Any:
 
 def find(checkpoint: Path) -> Path | None:
     """Where `vlp calibrate` leaves the gate of a checkpoint: RUN/calibration/gate.json; None if it is not there."""
-    for run in (checkpoint, checkpoint.parent.parent):
-        path = run / "calibration" / FILE_NAME
-        if path.is_file():
-            return path
-    return None
+    path = folder_of(checkpoint) / FILE_NAME
+    return path if path.is_file() else None
 
 
 def load(path: Path | str) -> Gate:

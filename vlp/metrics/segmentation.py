@@ -3,12 +3,17 @@
 Maps and masks are in original pixels; NaN marks pixels the model never saw, which count neither way.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from vlp.records import Box
+from vlp.errors import DataError
+from vlp.records import Box, Mask, Region
+
+COSINES: Float[np.ndarray, " threshold"] = np.arange(-100, 101) / 100.0
+"""Thresholds that masks of similarity maps are measured at."""
 
 
 class Overlaps(NamedTuple):
@@ -105,6 +110,27 @@ def box_mask(box: Box, *, rows: int, columns: int) -> Bool[np.ndarray, "rows col
     xs, ys = np.arange(columns) + 0.5, np.arange(rows) + 0.5
     mask: Bool[np.ndarray, "rows columns"] = np.outer((ys >= y0) & (ys < y1), (xs >= x0) & (xs < x1))
     return mask
+
+
+def region_mask(regions: Iterable[Region], *, rows: int, columns: int) -> Bool[np.ndarray, "rows columns"] | None:
+    """The union of boxes and masks on an image; None where nothing has an extent (a point has none).
+
+    Raises:
+        DataError: if a mask has another size than the image.
+    """
+    union = np.zeros((rows, columns), dtype=bool)
+    for region in regions:
+        if isinstance(region.geometry, Mask):
+            pixels = region.geometry.decode()
+            if pixels.shape != union.shape:
+                raise DataError(
+                    f"a region's mask is {pixels.shape} pixels on an image of {union.shape}; ingest it again"
+                )
+            union |= pixels
+        elif region.kind == "box":
+            x0, y0, x1, y1 = region.geometry  # type: ignore[misc]  # a box has four
+            union |= box_mask((x0, y0, x1, y1), rows=rows, columns=columns)
+    return union if union.any() else None
 
 
 def _counts(

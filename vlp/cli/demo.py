@@ -2,21 +2,18 @@
 
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vlp.cli.console import print_table
+from vlp.cli.evaluate import show
 from vlp.errors import ConfigError
 
 if TYPE_CHECKING:
     from vlp.data import ShardReader
-    from vlp.evaluate.results import Result
 
 _EXAMPLE_FINDING = "pleural effusion"
-_MACRO = "macro"
 
 
 def demo(
@@ -65,7 +62,7 @@ def demo(
     reader = open_shards(archive.output)
     build(load_engine(evaluation.checkpoint), reader, index)
     image, person = _example_image(reader, run)
-    _print_estimates(results)
+    show(results, evaluation.output, as_json=False)
     typer.echo(f"\nDone in {stages.elapsed() / 60:.1f} minutes.  Report: {evaluation.output / 'report.html'}")
     typer.echo(_next_steps(evaluation.checkpoint, index, image, person))
 
@@ -98,23 +95,6 @@ def _example_image(reader: "ShardReader", run: Path) -> tuple[Path, str]:
     partial.write_bytes(reader.encoded(key, 0))
     os.replace(partial, path)
     return path, reader.study(key).person.id
-
-
-def _print_estimates(results: "Sequence[Result]") -> None:
-    """Per finding what classification and grounding reached, then every figure that is not about one finding."""
-    by_name = {(row.metric, row.finding): row for row in results}
-    auroc = {row.finding: row for row in results if row.metric == "auroc"}
-    rows = []
-    for finding, row in auroc.items():
-        pointing = by_name.get(("pointing_game", finding))
-        rows.append((finding, row.text, pointing.text if pointing else "-", row.n_positive))
-    print_table("Held-out phantom patients", ("finding", "AUROC [95 %]", "pointing game [95 %]", "positive"), rows)
-    overall = [
-        (row.task, row.metric, row.text)
-        for row in results
-        if row.finding in (_MACRO, "all") and (row.metric, row.finding) not in {("auroc", _MACRO)}
-    ]
-    print_table("Averages", ("task", "metric", "value [95 %]"), overall, note="Research use, not a medical device.")
 
 
 def _next_steps(checkpoint: Path, index: Path, image: Path, person: str) -> str:
